@@ -253,8 +253,8 @@ fn a_fence_expires() -> Result {
 fn a_fence_ends_with_its_supervisor() -> Result {
     need_fence!();
     let mut held = held("10m")?;
-    let (keeper, _) = held.bench.keepers()?;
-    kill(keeper)?;
+    let (supervisor, _) = held.bench.supervisor_and_watchdog()?;
+    kill(supervisor)?;
     let took = held.fenced.is_free_within(STATED)?;
     println!("lifted {:.1} ms after kill -9 of the supervisor", took.as_secs_f64() * 1e3);
     // The kernel needs some time to detach everything; only then the supervisor has exited.
@@ -271,12 +271,12 @@ fn a_fence_ends_with_its_supervisor() -> Result {
 fn a_fence_ends_when_supervisor_and_watchdog_are_gone() -> Result {
     need_fence!();
     let mut held = held("10m")?;
-    let (keeper, second) = held.bench.keepers()?;
-    kill(second)?;
+    let (supervisor, watchdog) = held.bench.supervisor_and_watchdog()?;
+    kill(watchdog)?;
     let start = Instant::now();
     let next = loop {
-        match held.bench.keepers() {
-            Ok((_, next)) if next != second => break next,
+        match held.bench.supervisor_and_watchdog() {
+            Ok((_, next)) if next != watchdog => break next,
             _ => ensure!(start.elapsed() < STATED, "the watchdog is not replaced"),
         }
     };
@@ -284,7 +284,7 @@ fn a_fence_ends_when_supervisor_and_watchdog_are_gone() -> Result {
     // It is stopped, and cannot help.
     let stopped = Pid::from_raw(next as i32).context("pid")?;
     kill_process(stopped, Signal::STOP)?;
-    kill(keeper)?;
+    kill(supervisor)?;
     let lifted = held.fenced.is_free_within(STATED);
     kill(next)?;
     lifted.map(drop)
@@ -294,10 +294,10 @@ fn a_fence_ends_when_supervisor_and_watchdog_are_gone() -> Result {
 fn a_fence_expires_even_if_its_supervisor_hangs() -> Result {
     need_fence!();
     let mut held = held("2s")?;
-    let (keeper, _) = held.bench.keepers()?;
-    kill_process(Pid::from_raw(keeper as i32).context("pid")?, Signal::STOP)?;
+    let (supervisor, _) = held.bench.supervisor_and_watchdog()?;
+    kill_process(Pid::from_raw(supervisor as i32).context("pid")?, Signal::STOP)?;
     held.fenced.is_free_within(Duration::from_secs(10))?;
-    ensure!(!fs::exists(format!("/proc/{keeper}/exe"))?, "the hanging supervisor still exists");
+    ensure!(!fs::exists(format!("/proc/{supervisor}/exe"))?, "the hanging supervisor still exists");
     Ok(())
 }
 

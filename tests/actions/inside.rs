@@ -114,8 +114,8 @@ fn the_freeze_ends_with_the_container_where_the_supervisor_can_leave_it() -> Res
     stage.halted(&mut stop)?;
     let inside: Vec<u32> =
         stage.container.processes().iter().map(|pid| pid.as_raw_nonzero().get() as u32).collect();
-    let (keeper, second) = stage.bench.keepers()?;
-    ensure!(!inside.contains(&keeper) && !inside.contains(&second), "{inside:?}");
+    let (supervisor, watchdog) = stage.bench.supervisor_and_watchdog()?;
+    ensure!(!inside.contains(&supervisor) && !inside.contains(&watchdog), "{inside:?}");
     stage.kill_container()?;
     let took = goes_on(stage.dir(), STATED)?;
     println!("thawed {:.0} ms after the end of the container", took.as_secs_f64() * 1e3);

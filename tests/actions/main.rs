@@ -4,10 +4,10 @@ mod ends;
 mod fence;
 mod freeze;
 mod inside;
-mod keeper;
 mod managers;
 mod races;
 mod restarts;
+mod supervisor;
 mod targets;
 mod throttle;
 
@@ -67,16 +67,16 @@ impl Bench {
     }
 
     /// Pids of the supervisor and of its watchdog.
-    fn keepers(&self) -> Result<(u32, u32)> {
+    fn supervisor_and_watchdog(&self) -> Result<(u32, u32)> {
         let records = self.records();
         let [path] = &records[..] else { anyhow::bail!("{} records", records.len()) };
         let text = fs::read_to_string(path)?;
         let record: Value = serde_json::from_str(text.lines().next().context("empty")?)?;
-        let keeper = record["keeper"]["pid"].as_u64().context("no supervisor")? as u32;
-        let children = fs::read_to_string(format!("/proc/{keeper}/task/{keeper}/children"))
+        let supervisor = record["keeper"]["pid"].as_u64().context("no supervisor")? as u32;
+        let children = fs::read_to_string(format!("/proc/{supervisor}/task/{supervisor}/children"))
             .context("/proc/PID/task/PID/children")?;
-        let second = children.split_whitespace().next().context("no watchdog")?.parse()?;
-        Ok((keeper, second))
+        let watchdog = children.split_whitespace().next().context("no watchdog")?.parse()?;
+        Ok((supervisor, watchdog))
     }
 }
 

@@ -1,7 +1,7 @@
 //! The filltop daemon, its commands and its outputs. Data flows one way: probes → collect →
 //! attribute → pipeline → snapshot → outputs and screen.
 
-pub mod actions;
+mod actions;
 mod alerting;
 pub mod attribute;
 pub mod cli;

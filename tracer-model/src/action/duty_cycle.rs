@@ -10,15 +10,15 @@ pub enum Next {
     /// It runs; measure it again after this many seconds.
     Run(f64),
     /// It stays suspended for this many seconds.
-    Halt(f64),
+    Suspend(f64),
 }
 
 /// Longest single pause, seconds: a process that is suspended for longer looks hung to its peers.
-pub const LONGEST_HALT_S: f64 = 1.0;
+pub const LONGEST_PAUSE_S: f64 = 1.0;
 /// Shortest pause that is worth its system calls, seconds.
-pub const SHORTEST_HALT_S: f64 = 0.02;
+pub const SHORTEST_PAUSE_S: f64 = 0.02;
 /// Interval between two measurements of a running writer, seconds.
-pub const LOOK_S: f64 = 0.002;
+pub const MEASURE_INTERVAL_S: f64 = 0.002;
 /// Largest burst that a writer may save up, in seconds of its rate. A writer of larger blocks may
 /// save up one block, because a block is seen only once it is written.
 const BURST_S: f64 = 0.1;
@@ -27,7 +27,7 @@ const LONGEST_BURST_S: f64 = 1.0;
 
 /// The controller: takes the bytes written so far and decides between running and suspending.
 #[derive(Debug, Clone)]
-pub struct Duty {
+pub struct DutyCycle {
     rate: f64,
     allowance: f64,
     last: Option<(f64, u64)>,
@@ -35,7 +35,7 @@ pub struct Duty {
     largest: f64,
 }
 
-impl Duty {
+impl DutyCycle {
     /// Creates a controller for `rate` bytes per second (at least 1).
     #[must_use]
     pub fn new(rate: u64) -> Self {
@@ -54,10 +54,10 @@ impl Duty {
         }
         self.last = Some((now_s, written));
         if self.allowance >= 0.0 {
-            return Next::Run(LOOK_S);
+            return Next::Run(MEASURE_INTERVAL_S);
         }
         let owed_s = -self.allowance / self.rate;
-        Next::Halt(owed_s.clamp(SHORTEST_HALT_S, LONGEST_HALT_S))
+        Next::Suspend(owed_s.clamp(SHORTEST_PAUSE_S, LONGEST_PAUSE_S))
     }
 }
 
@@ -69,7 +69,7 @@ mod tests {
 
     /// Returns the bytes of a writer that writes `block` bytes at a time at `speed` while it runs.
     fn simulate(rate: u64, speed: f64, block: u64, seconds: f64) -> u64 {
-        let mut duty = Duty::new(rate);
+        let mut duty = DutyCycle::new(rate);
         let (mut now, mut written, mut progress) = (0.0, 0, 0.0);
         while now < seconds {
             match duty.next(now, written) {
@@ -81,7 +81,7 @@ mod tests {
                     }
                     now += for_s;
                 }
-                Next::Halt(for_s) => now += for_s,
+                Next::Suspend(for_s) => now += for_s,
             }
         }
         written
@@ -98,27 +98,27 @@ mod tests {
             let written = simulate(rate, rate as f64 * factor, block, seconds);
             let mean = written as f64 / seconds;
             // Only a last block that is not paid off yet may exceed the rate.
-            let slack = (block as f64 + rate as f64 * factor * LOOK_S) / seconds;
+            let slack = (block as f64 + rate as f64 * factor * MEASURE_INTERVAL_S) / seconds;
             prop_assert!(mean <= rate as f64 * 1.02 + slack, "{mean} of {rate}");
             prop_assert!(mean >= rate as f64 * 0.9 - slack, "{mean} of {rate}");
         }
 
         #[test]
         fn who_stays_below_is_never_halted(rate in 1_000u64..1_000_000, share in 0.0f64..0.9) {
-            let mut duty = Duty::new(rate);
+            let mut duty = DutyCycle::new(rate);
             for step in 0..2_000u32 {
-                let now = f64::from(step) * LOOK_S;
+                let now = f64::from(step) * MEASURE_INTERVAL_S;
                 let next = duty.next(now, (now * rate as f64 * share) as u64);
-                prop_assert_eq!(next, Next::Run(LOOK_S));
+                prop_assert_eq!(next, Next::Run(MEASURE_INTERVAL_S));
             }
         }
     }
 
     #[test]
     fn a_count_that_goes_backwards_is_no_debt() {
-        let mut duty = Duty::new(1_000);
-        assert_eq!(duty.next(0.0, 500), Next::Run(LOOK_S));
-        assert_eq!(duty.next(1.0, 0), Next::Run(LOOK_S));
-        assert!(matches!(duty.next(1.1, 5_000), Next::Halt(_)));
+        let mut duty = DutyCycle::new(1_000);
+        assert_eq!(duty.next(0.0, 500), Next::Run(MEASURE_INTERVAL_S));
+        assert_eq!(duty.next(1.0, 0), Next::Run(MEASURE_INTERVAL_S));
+        assert!(matches!(duty.next(1.1, 5_000), Next::Suspend(_)));
     }
 }

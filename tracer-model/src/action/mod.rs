@@ -4,11 +4,13 @@
 //! Pure: facts about processes go in, a [`Plan`](plan::Plan) with its refusals comes out. The code
 //! that carries out a plan is in the `tracer` crate.
 
-pub mod blast;
+pub mod alternatives;
+pub mod blast_radius;
 pub mod duty_cycle;
 pub mod effects;
-pub mod instead;
-pub mod measured;
+pub mod event;
+pub mod facts;
+pub mod measurement;
 pub mod pattern;
 pub mod plan;
 pub mod protect;
@@ -94,7 +96,7 @@ pub enum Intent {
 
 /// How a process is related to the filltop that acts.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
-pub enum Kin {
+pub enum Relation {
     /// Unrelated.
     #[default]
     None,
@@ -116,6 +118,19 @@ pub enum Role {
     Child,
     /// The process is in the target's cgroup.
     Member,
+}
+
+impl Role {
+    /// Returns the word used in JSON and in plans.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Target => "target",
+            Self::Parent => "parent",
+            Self::Child => "child",
+            Self::Member => "member",
+        }
+    }
 }
 
 /// A process that an action would affect. Keyed by (pid, `start_ticks`).
@@ -143,14 +158,9 @@ pub struct Process {
     /// namespace and has no handler (pid_namespaces(7)).
     pub ignores_term: bool,
     /// Relation to the filltop that acts.
-    pub kin: Kin,
+    pub relation: Relation,
     /// Databases recognised by the files that the process has open for writing.
     pub databases: Vec<String>,
     /// Why it is part of the target.
     pub role: Role,
-}
-
-/// Returns the pids of the processes on which SIGTERM has no effect.
-fn deaf(processes: &[Process]) -> Vec<u32> {
-    processes.iter().filter(|process| process.ignores_term).map(|process| process.pid).collect()
 }

@@ -3,95 +3,19 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::blast::Blast;
+use super::alternatives::Alternative;
+use super::blast_radius::BlastRadius;
 use super::effects::Effect;
-use super::instead::Instead;
-use super::measured::Measured;
+use super::event::StopEvent;
+use super::facts::{Facts, File, Subject};
+use super::measurement::Measurement;
 use super::protect::{Protection, unit_rule};
-use super::restart::{Policy, Restart};
-use super::subject_kind::SubjectKind;
-use super::{Action, Intent, Process, Role, effects, instead};
-use crate::snapshot::Group;
-
-/// The target as it was named, and what it was resolved to.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Subject {
-    /// TARGET as given on the command line.
-    pub asked: String,
-    /// Processes, or the kind of a group.
-    pub kind: SubjectKind,
-    /// The usual name of the target.
-    pub name: String,
-    /// Path of its cgroup as /proc/PID/cgroup prints it; `None` for processes.
-    pub cgroup: Option<String>,
-}
-
-/// A file that a process of the target has open for writing, or has open although it was deleted.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct File {
-    /// Last known path from the host's root.
-    pub path: String,
-    /// The path that the process itself sees, if it differs (in a container or a chroot).
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub path_in_container: Option<String>,
-    /// Contents of the link /proc/PID/fd/FD without ` (deleted)`, if that differs from the host's path.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub link: Option<String>,
-    /// Mount point of its volume.
-    pub volume: String,
-    /// Space that the file occupies, bytes: st_blocks × 512.
-    pub bytes: u64,
-    /// Whether the file has no name left.
-    pub deleted: bool,
-    /// A process of the target that has the file open.
-    pub pid: u32,
-    /// The file descriptor in that process.
-    pub fd: i32,
-    /// Processes outside the target that also have the file open.
-    pub others: Vec<u32>,
-}
-
-/// The method by which an action would be carried out here, or why it cannot be.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Means {
-    /// The action.
-    pub how: Action,
-    /// The method, e.g. `cgroup v2 freezer /sys/fs/cgroup/web`; otherwise the reason.
-    pub by: Result<String, String>,
-}
-
-/// The input of a plan.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Facts {
-    /// The target.
-    pub subject: Subject,
-    /// The target's processes.
-    pub processes: Vec<Process>,
-    /// Files that the target has open.
-    pub files: Vec<File>,
-    /// The method for every action.
-    pub means: Vec<Means>,
-    /// The restart policy; `None` if nothing is known to restart the target.
-    pub restart: Option<Policy>,
-    /// What an operator should know before acting, one sentence each.
-    pub warnings: Vec<String>,
-}
-
-impl File {
-    /// Whether `wanted` names this file: by its path on the host, by its path in the container, or as
-    /// `NAME:PATH` with the name of the group.
-    fn is_called(&self, wanted: &str, group: Option<&Group>) -> bool {
-        let inside = self.path_in_container.as_deref();
-        let named = |group: &Group| wanted.strip_prefix(&group.name)?.strip_prefix(':');
-        self.path == wanted
-            || self.link.as_deref() == Some(wanted)
-            || inside.is_some_and(|path| path == wanted || group.and_then(named) == Some(path))
-    }
-}
+use super::restart::Restart;
+use super::{Action, Intent, Process, Role, alternatives, effects};
 
 /// What a plan is requested for.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Wish {
+pub struct PlanRequest {
     /// The action.
     pub how: Action,
     /// Who decided.
@@ -122,7 +46,7 @@ pub struct Step {
 
 /// An affected process in the plan.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Hit {
+pub struct AffectedProcess {
     /// Process id.
     pub pid: u32,
     /// Start time in clock ticks since boot.
@@ -144,8 +68,8 @@ pub struct Hit {
 pub struct Plan {
     /// Version of the JSON form.
     pub schema: u32,
-    /// `plan`: the first line of `--json`.
-    pub event: String,
+    /// [`StopEvent::Plan`].
+    pub event: StopEvent,
     /// The target.
     pub target: Subject,
     /// The requested action.
@@ -157,9 +81,10 @@ pub struct Plan {
     /// Why the action is refused; empty if it is allowed.
     pub refused: Vec<String>,
     /// The affected processes, named ones first, then by pid.
-    pub processes: Vec<Hit>,
+    pub processes: Vec<AffectedProcess>,
     /// What is affected in addition to the target.
-    pub blast: Blast,
+    #[serde(rename = "blast")]
+    pub blast_radius: BlastRadius,
     /// Files that the target has open, largest first, at most [`MAX_FILES`].
     pub files: Vec<File>,
     /// Number of further files.
@@ -170,14 +95,14 @@ pub struct Plan {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub effects: Vec<Effect>,
     /// If the action is refused because of a container runtime: the containers whose logs it writes.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub instead: Vec<Instead>,
+    #[serde(rename = "instead", default, skip_serializing_if = "Vec::is_empty")]
+    pub alternatives: Vec<Alternative>,
     /// What an operator should know before acting, one sentence each.
     pub warnings: Vec<String>,
     /// The command that undoes the action; `None` if it cannot be undone.
     pub undo: Option<String>,
     /// The target's measured growth; `None` if it was not measured.
-    pub measured: Option<Measured>,
+    pub measured: Option<Measurement>,
 }
 
 /// Maximum number of files that a plan lists.
@@ -186,55 +111,23 @@ pub const MAX_FILES: usize = 10;
 impl Plan {
     /// Plans an action.
     #[must_use]
-    pub fn new(facts: &Facts, wish: &Wish, protection: &Protection) -> Self {
-        let mut processes: Vec<Hit> =
-            facts.processes.iter().map(|process| hit(process, wish.intent, protection)).collect();
-        processes.sort_by_key(|hit| (hit.role, hit.pid));
-        let common = general_refusals(facts, &processes);
-        let held: u64 = facts.files.iter().filter(|file| ends_with(file)).map(|f| f.bytes).sum();
-        let file = wish.file.as_ref().map(|file| named_file(facts, file));
-        let steps: Vec<Step> = Action::ALL
-            .into_iter()
-            .map(|how| {
-                let by = means(facts, how);
-                let truncated = file.as_ref().and_then(|file| file.as_ref().ok());
-                let refused = match (how, &by, &file) {
-                    (Action::Truncate, _, None) => {
-                        Some("name the file with --file, as `filltop held` prints it".to_owned())
-                    }
-                    (Action::Truncate, _, Some(Err(reason))) => Some(reason.clone()),
-                    // A unit that starts a new process each time can be stopped between two of them.
-                    (Action::Unit, Ok(_), _) => {
-                        common.iter().find(|reason| reason.as_str() != ENDED).cloned()
-                    }
-                    (_, Ok(_), _) => common.first().cloned(),
-                    (_, Err(reason), _) => Some(reason.clone()),
-                };
-                let refused =
-                    refused.or_else(|| common.first().filter(|_| how == Action::Truncate).cloned());
-                Step {
-                    how,
-                    frees_bytes: match how {
-                        Action::Truncate => truncated.map_or(0, |file| file.bytes),
-                        _ if how.ends() => held,
-                        _ => 0,
-                    },
-                    by: by.ok(),
-                    refused,
-                    restart: facts.restart.as_ref().and_then(|policy| policy.after(how)),
-                    ignored_by: match how {
-                        Action::Term => super::deaf(&facts.processes),
-                        _ => Vec::new(),
-                    },
-                }
-            })
+    pub fn new(facts: &Facts, request: &PlanRequest, protection: &Protection) -> Self {
+        let mut processes: Vec<AffectedProcess> = facts
+            .processes
+            .iter()
+            .map(|process| affected(process, request.intent, protection))
             .collect();
-        let chosen = steps.iter().find(|step| step.how == wish.how);
+        processes.sort_by_key(|process| (process.role, process.pid));
+        let refusals = target_refusals(facts, &processes);
+        let file = request.file.as_ref().map(|file| facts.named_file(file));
+        let steps: Vec<Step> =
+            Action::ALL.into_iter().map(|how| step(how, facts, &refusals, file.as_ref())).collect();
+        let chosen = steps.iter().find(|step| step.how == request.how);
         let mut refused: Vec<String> =
             chosen.and_then(|step| step.refused.clone()).into_iter().collect();
-        for reason in &common {
-            if !(refused.contains(reason) || wish.how == Action::Unit && reason == ENDED) {
-                refused.push(reason.clone());
+        for reason in applying(&refusals, request.how) {
+            if !refused.contains(&reason) {
+                refused.push(reason);
             }
         }
         let mut files = facts.files.clone();
@@ -243,21 +136,28 @@ impl Plan {
         files.truncate(MAX_FILES);
         Self {
             schema: crate::snapshot::SCHEMA,
-            event: "plan".to_owned(),
+            event: StopEvent::Plan,
             target: facts.subject.clone(),
-            how: wish.how,
+            how: request.how,
             by: chosen.and_then(|step| step.by.clone()),
             frees_bytes: chosen.map_or(0, |step| step.frees_bytes),
-            instead: if refused.is_empty() { Vec::new() } else { instead::of(&facts.files) },
+            alternatives: if refused.is_empty() {
+                Vec::new()
+            } else {
+                alternatives::of(&facts.files)
+            },
             refused,
-            blast: Blast::of(facts),
+            blast_radius: BlastRadius::of(facts),
             processes,
             files,
             more_files,
             steps,
-            effects: effects::of(&facts.processes, wish.how),
-            warnings: warnings(facts, wish, protection),
-            undo: wish.how.reversible().then(|| format!("filltop resume {}", facts.subject.asked)),
+            effects: effects::of(&facts.processes, request.how),
+            warnings: warnings(facts, request, protection),
+            undo: request
+                .how
+                .reversible()
+                .then(|| format!("filltop resume {}", facts.subject.argument)),
             measured: None,
         }
     }
@@ -277,7 +177,7 @@ impl Plan {
     }
 
     /// Adds a measurement: it is shown and may cause warnings, but refuses nothing.
-    pub fn know(&mut self, measured: Measured) {
+    pub fn attach_measurement(&mut self, measured: Measurement) {
         self.warnings.extend(measured.warnings());
         self.measured = Some(measured);
     }
@@ -300,34 +200,73 @@ impl Plan {
     }
 }
 
-const ENDED: &str = "it has already ended: none of its processes is left";
+/// Why a target must not be acted on.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+enum TargetRefusal {
+    #[error("unit {unit} is protected ({rule})")]
+    ProtectedUnit { unit: String, rule: &'static str },
+    #[error("the root cgroup is the whole machine")]
+    RootCgroup,
+    #[error("it has already ended: none of its processes is left")]
+    Ended,
+    #[error("{pid} ({comm}): {reason}")]
+    ProtectedProcess { pid: u32, comm: String, reason: String },
+}
 
-/// Returns the deleted file of the target that `wanted` names.
-///
-/// # Errors
-/// If there is no such file, if it still has a name, or if several files had that name.
-pub fn named_file<'f>(facts: &'f Facts, wanted: &str) -> Result<&'f File, String> {
-    let fd = wanted.parse::<i32>().ok();
-    let group = |pid| facts.processes.iter().find(|process| process.pid == pid)?.group.as_ref();
-    let is_meant = |file: &&File| {
-        fd.map_or_else(|| file.is_called(wanted, group(file.pid)), |fd| file.fd == fd)
-    };
-    let found: Vec<&File> = facts.files.iter().filter(is_meant).collect();
-    match found[..] {
-        [] => Err(format!("the target has no file {wanted} open for writing")),
-        [file] if !file.deleted => {
-            Err(format!("{} still has a name; truncate it by that path if you must", file.path))
-        }
-        [file] => Ok(file),
-        _ => Err(format!(
-            "{} open files of the target had the name {wanted}; give the descriptor number",
-            found.len()
-        )),
+impl TargetRefusal {
+    /// Whether this refuses the action. A unit that starts a new process each time can be stopped
+    /// between two of them.
+    fn applies_to(&self, how: Action) -> bool {
+        !(how == Action::Unit && *self == Self::Ended)
     }
 }
 
-fn hit(process: &Process, intent: Intent, protection: &Protection) -> Hit {
-    Hit {
+/// Returns the reasons that refuse the action.
+fn applying(refusals: &[TargetRefusal], how: Action) -> impl Iterator<Item = String> {
+    refusals.iter().filter(move |refusal| refusal.applies_to(how)).map(ToString::to_string)
+}
+
+/// Returns one of the possible actions, as it would be for this target. `file`: the result of searching
+/// for the file to truncate, if one was named.
+fn step(
+    how: Action,
+    facts: &Facts,
+    refusals: &[TargetRefusal],
+    file: Option<&Result<&File, String>>,
+) -> Step {
+    let by = facts.method(how);
+    let refused = match (how, &by, file) {
+        (Action::Truncate, _, None) => {
+            Some("name the file with --file, as `filltop held` prints it".to_owned())
+        }
+        (Action::Truncate, _, Some(Err(reason))) | (_, Err(reason), _) => Some(reason.clone()),
+        (_, Ok(_), _) => applying(refusals, how).next(),
+    };
+    let freed = facts.files.iter().filter(|file| file.is_freed_with_target());
+    Step {
+        how,
+        frees_bytes: match (how, file) {
+            (Action::Truncate, Some(Ok(file))) => file.bytes,
+            _ if how.ends() => freed.map(|file| file.bytes).sum(),
+            _ => 0,
+        },
+        by: by.ok(),
+        refused,
+        restart: facts.restart.as_ref().and_then(|policy| policy.after(how)),
+        ignored_by: match how {
+            Action::Term => ignoring_term(&facts.processes),
+            _ => Vec::new(),
+        },
+    }
+}
+
+/// Returns the pids of the processes on which SIGTERM has no effect.
+fn ignoring_term(processes: &[Process]) -> Vec<u32> {
+    processes.iter().filter(|process| process.ignores_term).map(|process| process.pid).collect()
+}
+
+fn affected(process: &Process, intent: Intent, protection: &Protection) -> AffectedProcess {
+    AffectedProcess {
         pid: process.pid,
         start_ticks: process.start_ticks,
         comm: process.comm.clone(),
@@ -338,52 +277,44 @@ fn hit(process: &Process, intent: Intent, protection: &Protection) -> Hit {
     }
 }
 
-fn general_refusals(facts: &Facts, processes: &[Hit]) -> Vec<String> {
-    let mut reasons = Vec::new();
+/// Returns the reasons not to act on this target, whatever the action.
+fn target_refusals(facts: &Facts, processes: &[AffectedProcess]) -> Vec<TargetRefusal> {
+    let mut refusals = Vec::new();
     let subject = &facts.subject;
     if let Some(rule) = subject.kind.group().and_then(|kind| unit_rule(kind, &subject.name)) {
-        reasons.push(format!("unit {} is protected ({rule})", subject.name));
+        refusals.push(TargetRefusal::ProtectedUnit { unit: subject.name.clone(), rule });
     }
     if subject.cgroup.as_deref().is_some_and(|path| path.trim_matches('/').is_empty()) {
-        reasons.push("the root cgroup is the whole machine".to_owned());
+        refusals.push(TargetRefusal::RootCgroup);
     }
     if processes.is_empty() {
-        reasons.push(ENDED.to_owned());
+        refusals.push(TargetRefusal::Ended);
     }
-    for hit in processes {
-        if let Some(reason) = &hit.refused {
-            reasons.push(format!("{} ({}): {reason}", hit.pid, hit.comm));
+    for AffectedProcess { pid, comm, refused, .. } in processes {
+        if let Some(reason) = refused.clone() {
+            refusals.push(TargetRefusal::ProtectedProcess {
+                pid: *pid,
+                comm: comm.clone(),
+                reason,
+            });
         }
     }
-    reasons
+    refusals
 }
 
-fn means(facts: &Facts, how: Action) -> Result<String, String> {
-    facts
-        .means
-        .iter()
-        .find(|means| means.how == how)
-        .map_or_else(|| Err("not possible here".to_owned()), |means| means.by.clone())
-}
-
-/// Whether the file's space is freed when the target exits.
-fn ends_with(file: &File) -> bool {
-    file.deleted && file.others.is_empty()
-}
-
-fn warnings(facts: &Facts, wish: &Wish, protection: &Protection) -> Vec<String> {
+fn warnings(facts: &Facts, request: &PlanRequest, protection: &Protection) -> Vec<String> {
     let mut warnings = facts.warnings.clone();
     if let Some(configured) = &protection.configured {
-        warnings.extend(configured.remarks(&facts.processes));
+        warnings.extend(configured.warnings(&facts.processes));
     }
     let shared: u64 =
         facts.files.iter().filter(|f| f.deleted && !f.others.is_empty()).map(|f| f.bytes).sum();
-    if shared > 0 && wish.how.ends() {
+    if shared > 0 && request.how.ends() {
         warnings.push(format!(
             "{shared} bytes of deleted files remain held by processes outside the target"
         ));
     }
-    match wish.how {
+    match request.how {
         Action::Truncate => warnings.push(
             "truncating destroys the file's contents: the process that still reads and writes it may \
              fail or write wrong data"

@@ -5,27 +5,29 @@ use std::collections::BTreeSet;
 use proptest::prelude::*;
 
 use super::*;
-use crate::action::Kin;
+use crate::action::Relation;
+use crate::action::facts::Method;
 use crate::action::protect::tests::process;
-use crate::action::restart::Manager;
+use crate::action::restart::{Manager, RestartPolicy};
+use crate::action::subject_kind::SubjectKind;
 use crate::snapshot::{Group, GroupKind};
 
-fn all_means() -> Vec<Means> {
-    Action::ALL.into_iter().map(|how| Means { how, by: Ok("method".to_owned()) }).collect()
+fn all_methods() -> Vec<Method> {
+    Action::ALL.into_iter().map(|how| Method { how, by: Ok("method".to_owned()) }).collect()
 }
 
 fn facts(processes: Vec<Process>, files: Vec<File>) -> Facts {
     let subject = Subject {
-        asked: "70".to_owned(),
+        argument: "70".to_owned(),
         kind: SubjectKind::Tree,
         name: "httpd".to_owned(),
         cgroup: None,
     };
-    Facts { subject, processes, files, means: all_means(), restart: None, warnings: Vec::new() }
+    Facts { subject, processes, files, methods: all_methods(), restart: None, warnings: Vec::new() }
 }
 
-fn wish(how: Action) -> Wish {
-    Wish { how, intent: Intent::Asked, file: None }
+fn request(how: Action) -> PlanRequest {
+    PlanRequest { how, intent: Intent::Asked, file: None }
 }
 
 fn file(path: &str, bytes: u64, deleted: bool, others: &[u32]) -> File {
@@ -42,13 +44,13 @@ fn file(path: &str, bytes: u64, deleted: bool, others: &[u32]) -> File {
     }
 }
 
-fn plan(facts: &Facts, wish: &Wish) -> Plan {
-    Plan::new(facts, wish, &Protection::default())
+fn plan(facts: &Facts, request: &PlanRequest) -> Plan {
+    Plan::new(facts, request, &Protection::default())
 }
 
 #[test]
 fn a_reason_that_comes_later_refuses_the_step_too() {
-    let mut plan = plan(&facts(vec![process(70, "httpd")], Vec::new()), &wish(Action::Freeze));
+    let mut plan = plan(&facts(vec![process(70, "httpd")], Vec::new()), &request(Action::Freeze));
     assert!(plan.allowed());
     plan.refuse("no".to_owned());
     assert_eq!((plan.refusal().as_str(), plan.steps[0].refused.as_deref()), ("no", Some("no")));
@@ -66,13 +68,13 @@ fn a_live_named_file_frees_nothing_and_a_held_one_frees_itself() {
     for (how, freed) in
         [(Action::Freeze, 0), (Action::Throttle, 0), (Action::Term, 500), (Action::Kill, 500)]
     {
-        let plan = plan(&facts, &wish(how));
+        let plan = plan(&facts, &request(how));
         assert_eq!((plan.frees_bytes, plan.allowed()), (freed, true), "{how:?}");
     }
-    let kill = plan(&facts, &wish(Action::Kill));
+    let kill = plan(&facts, &request(Action::Kill));
     assert!(kill.warnings.iter().any(|warning| warning.starts_with("90 bytes")), "{kill:?}");
     assert_eq!(kill.undo, None);
-    assert_eq!(plan(&facts, &wish(Action::Freeze)).undo.as_deref(), Some("filltop resume 70"));
+    assert_eq!(plan(&facts, &request(Action::Freeze)).undo.as_deref(), Some("filltop resume 70"));
 }
 
 #[test]
@@ -80,7 +82,7 @@ fn truncating_wants_a_deleted_file_by_name() {
     let files = vec![file("/named", 1_000, false, &[]), file("/held", 500, true, &[99])];
     let facts = facts(vec![process(70, "httpd")], files);
     let asked = |file: Option<&str>| {
-        plan(&facts, &Wish { file: file.map(str::to_owned), ..wish(Action::Truncate) })
+        plan(&facts, &PlanRequest { file: file.map(str::to_owned), ..request(Action::Truncate) })
     };
     assert!(asked(None).refused[0].contains("--file"));
     assert!(asked(Some("/named")).refused[0].contains("still has a name"));
@@ -103,25 +105,25 @@ fn a_file_of_a_container_is_meant_by_each_of_its_names() {
     let facts = facts(vec![Process { group: Some(group), ..process(file.pid, "w") }], vec![file]);
     let names = ["/srv/diff/data/e.log", "/data/e.log", "/merged/data/e.log", "web:e:/data/e.log"];
     for wanted in names.into_iter().chain([fd.as_str()]) {
-        assert!(named_file(&facts, wanted).is_ok(), "{wanted}");
+        assert!(facts.named_file(wanted).is_ok(), "{wanted}");
     }
     for wanted in ["data/e.log", "web:/data/e.log", "web:e:/srv/diff/data/e.log", "/data"] {
-        assert!(named_file(&facts, wanted).is_err(), "{wanted}");
+        assert!(facts.named_file(wanted).is_err(), "{wanted}");
     }
 }
 
 #[test]
 fn a_unit_between_two_processes_can_be_stopped_and_nothing_else() {
     let facts = facts(vec![], vec![]);
-    assert!(plan(&facts, &wish(Action::Unit)).allowed());
-    assert_eq!(plan(&facts, &wish(Action::Kill)).refused, [ENDED]);
+    assert!(plan(&facts, &request(Action::Unit)).allowed());
+    assert_eq!(plan(&facts, &request(Action::Kill)).refused, [TargetRefusal::Ended.to_string()]);
 }
 
 #[test]
 fn what_is_not_possible_here_is_refused_with_the_reason() {
     let mut facts = facts(vec![process(70, "httpd")], vec![]);
-    facts.means[2].by = Err("no BPF LSM".to_owned());
-    let plan = plan(&facts, &wish(Action::Fence));
+    facts.methods[2].by = Err("no BPF LSM".to_owned());
+    let plan = plan(&facts, &request(Action::Fence));
     assert_eq!((plan.refused, plan.by), (vec!["no BPF LSM".to_owned()], None));
 }
 
@@ -129,14 +131,14 @@ fn what_is_not_possible_here_is_refused_with_the_reason() {
 fn the_whole_machine_is_no_target() {
     let mut facts = facts(vec![process(70, "httpd")], vec![]);
     facts.subject.cgroup = Some("/".to_owned());
-    assert!(plan(&facts, &wish(Action::Freeze)).refused[0].contains("root cgroup"));
+    assert!(plan(&facts, &request(Action::Freeze)).refused[0].contains("root cgroup"));
 }
 
 #[test]
 fn who_starts_it_again_is_told_for_the_steps_that_end_it() {
-    let policy = Policy { by: Manager::Docker, policy: Some("always".to_owned()) };
+    let policy = RestartPolicy { by: Manager::Docker, policy: Some("always".to_owned()) };
     let facts = Facts { restart: Some(policy), ..facts(vec![process(70, "w")], vec![]) };
-    let plan = plan(&facts, &wish(Action::Kill));
+    let plan = plan(&facts, &request(Action::Kill));
     let restart = plan.step().unwrap().restart.clone().unwrap();
     assert_eq!((restart.by, restart.returns), (Manager::Docker, Some(true)));
     let json = serde_json::to_value(&plan).unwrap();
@@ -156,7 +158,7 @@ fn who_starts_it_again_is_told_for_the_steps_that_end_it() {
 #[test]
 fn who_goes_on_after_sigterm_is_told_beforehand() {
     let init = Process { ignores_term: true, ..process(71, "w") };
-    let plan = plan(&facts(vec![process(70, "sh"), init], vec![]), &wish(Action::Term));
+    let plan = plan(&facts(vec![process(70, "sh"), init], vec![]), &request(Action::Term));
     assert_eq!(plan.step().unwrap().ignored_by, [71]);
     let told = plan.steps.iter().filter(|step| !step.ignored_by.is_empty()).count();
     assert_eq!((told, plan.allowed()), (1, true));
@@ -165,8 +167,9 @@ fn who_goes_on_after_sigterm_is_told_beforehand() {
 #[test]
 fn a_named_group_has_nobody_that_was_not_named() {
     let of_role = |role| Process { role, ..process(70, "w") };
-    let count =
-        |role| plan(&facts(vec![of_role(role)], vec![]), &wish(Action::Kill)).blast.processes;
+    let count = |role| {
+        plan(&facts(vec![of_role(role)], vec![]), &request(Action::Kill)).blast_radius.processes
+    };
     assert_eq!([Role::Target, Role::Member, Role::Child, Role::Parent].map(count), [0, 0, 1, 1]);
 }
 
@@ -177,13 +180,16 @@ fn a_runtime_that_is_refused_names_the_containers_whose_logs_it_writes() {
         file(&format!("/d/containers/{0}/{0}-json.log", id(digit)), bytes, false, &[])
     };
     let files = vec![log("a", 100), log("b", 900), file("/var/log/syslog", 9_000, false, &[])];
-    let instead = |comm: &str| {
-        let plan = plan(&facts(vec![process(70, comm)], files.clone()), &wish(Action::Freeze));
-        let targets: Vec<String> = plan.instead.into_iter().map(|log| log.target).collect();
+    let alternatives = |comm: &str| {
+        let plan = plan(&facts(vec![process(70, comm)], files.clone()), &request(Action::Freeze));
+        let targets: Vec<String> = plan.alternatives.into_iter().map(|log| log.target).collect();
         targets
     };
-    assert_eq!(instead("dockerd"), ["b", "a"].map(|digit| format!("docker/{}", digit.repeat(12))));
-    assert!(instead("cp").is_empty(), "a target that may be stopped needs no alternative");
+    assert_eq!(
+        alternatives("dockerd"),
+        ["b", "a"].map(|digit| format!("docker/{}", digit.repeat(12)))
+    );
+    assert!(alternatives("cp").is_empty(), "a target that may be stopped needs no alternative");
 }
 
 #[test]
@@ -193,7 +199,7 @@ fn a_frozen_container_has_effects() {
         Process { group: Some(group), role: Role::Member, ..process(pid, "w") }
     };
     let effects = |kind, how| {
-        plan(&facts(vec![in_group(70, kind), in_group(71, kind)], vec![]), &wish(how)).effects
+        plan(&facts(vec![in_group(70, kind), in_group(71, kind)], vec![]), &request(how)).effects
     };
     assert!(effects(GroupKind::Docker, Action::Freeze).contains(&Effect::HealthChecks));
     assert!(effects(GroupKind::Pod, Action::Freeze).contains(&Effect::Probes));
@@ -206,16 +212,17 @@ fn a_frozen_container_has_effects() {
         assert_eq!(effects(kind, how), []);
     }
     let mixed = facts(vec![in_group(70, GroupKind::Docker), in_group(71, GroupKind::Unit)], vec![]);
-    assert_eq!(plan(&mixed, &wish(Action::Freeze)).effects, []);
+    assert_eq!(plan(&mixed, &request(Action::Freeze)).effects, []);
 }
 
 fn some_process() -> impl Strategy<Value = Process> {
     let names = ["httpd", "sshd", "postgres", "systemd-journald", "dd", "containerd-shim"];
     let units = [None, Some("ssh.service"), Some("web.service"), Some("dbus.service")];
-    let kins = [Kin::None, Kin::None, Kin::None, Kin::Ancestor, Kin::Ourselves];
+    let relations =
+        [Relation::None, Relation::None, Relation::None, Relation::Ancestor, Relation::Ourselves];
     (1u32..200, 0usize..6, 0usize..4, 0usize..5, 0u8..10).prop_map(
-        move |(pid, name, unit, kin, kernel)| Process {
-            kin: kins[kin],
+        move |(pid, name, unit, relation, kernel)| Process {
+            relation: relations[relation],
             kernel_thread: kernel == 0,
             group: units[unit].map(|unit| Group {
                 kind: GroupKind::Unit,
@@ -238,8 +245,8 @@ proptest! {
     ) {
         let intent = if automatic { Intent::Automatic } else { Intent::Asked };
         let facts = facts(processes.clone(), vec![file("/held", bytes, true, &[])]);
-        let wish = Wish { how, intent, file: Some("/held".to_owned()) };
-        let plan = plan(&facts, &wish);
+        let request = PlanRequest { how, intent, file: Some("/held".to_owned()) };
+        let plan = plan(&facts, &request);
         let rules = Protection::default();
         let protected = processes.iter().any(|process| rules.refusal(process, intent).is_some());
         prop_assert!(!(protected && plan.allowed()), "{plan:?}");
@@ -248,14 +255,14 @@ proptest! {
         // Neither the order of the facts nor a second run changes the decision.
         let mut other = facts.clone();
         other.processes.reverse();
-        let again = Plan::new(&other, &wish, &rules);
+        let again = Plan::new(&other, &request, &rules);
         prop_assert_eq!(again.allowed(), plan.allowed());
-        let mut hits = (plan.processes.clone(), again.processes);
-        hits.0.sort_by_key(|hit| (hit.pid, hit.comm.clone()));
-        hits.1.sort_by_key(|hit| (hit.pid, hit.comm.clone()));
+        let mut affected = (plan.processes.clone(), again.processes);
+        affected.0.sort_by_key(|process| (process.pid, process.comm.clone()));
+        affected.1.sort_by_key(|process| (process.pid, process.comm.clone()));
         if processes.iter().map(|p| p.pid).collect::<BTreeSet<_>>().len() == processes.len() {
-            prop_assert_eq!(hits.0, hits.1);
+            prop_assert_eq!(affected.0, affected.1);
         }
-        prop_assert_eq!(Plan::new(&facts, &wish, &rules), plan);
+        prop_assert_eq!(Plan::new(&facts, &request, &rules), plan);
     }
 }

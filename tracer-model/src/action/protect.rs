@@ -4,7 +4,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::pattern::Pattern;
-use super::{Intent, Kin, Process};
+use super::{Intent, Process, Relation};
 use crate::snapshot::GroupKind;
 
 /// Units that the machine depends on: stopping one of them locks operators out or leaves them blind.
@@ -85,13 +85,13 @@ pub struct Protection {
     /// Processes and groups that are never acted on.
     pub avoid: Vec<Pattern>,
     /// Patterns from the configuration file.
-    pub configured: Option<Configured>,
+    pub configured: Option<ConfiguredGuard>,
 }
 
 /// The patterns of the `[guard]` section of a configuration file. They apply to operators, too, who
 /// can choose another configuration file or none.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Configured {
+pub struct ConfiguredGuard {
     /// Path of the configuration file.
     pub file: String,
     /// Processes and groups that are never acted on.
@@ -113,28 +113,28 @@ impl Protection {
         if process.kernel_thread {
             return Some("it is a kernel thread".to_owned());
         }
-        match process.kin {
-            Kin::Ourselves => return Some("it is filltop itself".to_owned()),
-            Kin::Ancestor => {
+        match process.relation {
+            Relation::Ourselves => return Some("it is filltop itself".to_owned()),
+            Relation::Ancestor => {
                 return Some("filltop was started from it (your own session)".to_owned());
             }
-            Kin::None => {}
+            Relation::None => {}
         }
         if let Some(unit) = unit_of(process)
-            && let Some(rule) = listed(PROTECTED_UNITS, unit)
+            && let Some(rule) = matching_rule(PROTECTED_UNITS, unit)
         {
             return Some(format!("unit {unit} is protected ({rule})"));
         }
-        if let Some(rule) = listed(PROTECTED_NAMES, &process.comm) {
+        if let Some(rule) = matching_rule(PROTECTED_NAMES, &process.comm) {
             // A container's own systemd can be stopped only with the whole container.
             let whose = if process.namespace_init { "the init of a container host" } else { rule };
             return Some(format!("{} is protected ({whose})", process.comm));
         }
-        if let Some(pattern) = self.avoid.iter().find(|pattern| names(process, pattern)) {
+        if let Some(pattern) = self.avoid.iter().find(|pattern| matches_process(process, pattern)) {
             return Some(format!("avoid = {:?}", pattern.text()));
         }
         if let Some(configured) = &self.configured
-            && let Some(pattern) = configured.avoid.iter().find(|p| names(process, p))
+            && let Some(pattern) = configured.avoid.iter().find(|p| matches_process(process, p))
         {
             return Some(format!("guard.avoid = {:?} in {}", pattern.text(), configured.file));
         }
@@ -147,12 +147,12 @@ impl Protection {
     }
 }
 
-impl Configured {
+impl ConfiguredGuard {
     /// Returns warnings about these processes that refuse nothing, one sentence each.
     #[must_use]
-    pub fn remarks(&self, processes: &[Process]) -> Vec<String> {
+    pub fn warnings(&self, processes: &[Process]) -> Vec<String> {
         let found = |patterns: &[Pattern]| {
-            let named = |pattern: &&Pattern| processes.iter().any(|p| names(p, pattern));
+            let named = |pattern: &&Pattern| processes.iter().any(|p| matches_process(p, pattern));
             patterns.iter().find(named).map(|pattern| format!("{:?}", pattern.text()))
         };
         let ignored = found(&self.ignore).map(|pattern| {
@@ -175,12 +175,16 @@ impl Configured {
 /// Returns the database that a process runs, recognised by its open files or its name.
 #[must_use]
 pub fn database(process: &Process) -> Option<&str> {
-    process.databases.first().map(String::as_str).or_else(|| listed(DATABASES, &process.comm))
+    process
+        .databases
+        .first()
+        .map(String::as_str)
+        .or_else(|| matching_rule(DATABASES, &process.comm))
 }
 
 /// Whether `pattern` occurs in the name of the process or of its group.
 #[must_use]
-pub fn names(process: &Process, pattern: &Pattern) -> bool {
+pub fn matches_process(process: &Process, pattern: &Pattern) -> bool {
     pattern.matches(&process.comm)
         || process.group.as_ref().is_some_and(|group| pattern.matches(&group.name))
 }
@@ -191,12 +195,12 @@ pub fn unit_rule(kind: GroupKind, name: &str) -> Option<&'static str> {
     if kind != GroupKind::Unit {
         return None;
     }
-    listed(PROTECTED_UNITS, name)
+    matching_rule(PROTECTED_UNITS, name)
 }
 
 /// Returns the first rule that matches `name`; a `*` at the end of a rule matches any suffix.
 #[must_use]
-pub fn listed(rules: &[&'static str], name: &str) -> Option<&'static str> {
+pub fn matching_rule(rules: &[&'static str], name: &str) -> Option<&'static str> {
     rules.iter().copied().find(|rule| match rule.strip_suffix('*') {
         Some(start) => name.starts_with(start),
         None => *rule == name,
@@ -229,7 +233,7 @@ pub(crate) mod tests {
             kernel_thread: false,
             namespace_init: false,
             ignores_term: false,
-            kin: Kin::None,
+            relation: Relation::None,
             databases: Vec::new(),
             role: Role::Target,
         }
@@ -243,8 +247,8 @@ pub(crate) mod tests {
     #[rstest]
     #[case(process(1, "init"), "PID 1")]
     #[case(Process { kernel_thread: true, ..process(9, "kworker/0:1") }, "kernel thread")]
-    #[case(Process { kin: Kin::Ourselves, ..process(9, "x") }, "itself")]
-    #[case(Process { kin: Kin::Ancestor, ..process(9, "bash") }, "session")]
+    #[case(Process { relation: Relation::Ourselves, ..process(9, "x") }, "itself")]
+    #[case(Process { relation: Relation::Ancestor, ..process(9, "bash") }, "session")]
     #[case(in_unit("x", "ssh.service"), "ssh.service")]
     #[case(in_unit("x", "sshd@3.service"), "sshd*")]
     #[case(in_unit("x", "systemd-journald.service"), "systemd-*")]
@@ -282,7 +286,7 @@ pub(crate) mod tests {
     #[test]
     fn what_the_configuration_says_holds_for_people_too() {
         let pattern = |text: &str| vec![text.parse().unwrap()];
-        let configured = Configured {
+        let configured = ConfiguredGuard {
             file: "/etc/f.toml".to_owned(),
             avoid: pattern("^back"),
             prefer: pattern("^gzip"),
@@ -293,9 +297,9 @@ pub(crate) mod tests {
         assert_eq!(refusal, "guard.avoid = \"^back\" in /etc/f.toml");
         for (comm, remark) in [("gzip", "guard.prefer"), ("logd", "guard.ignore = \"^log\"")] {
             assert_eq!(rules.refusal(&process(70, comm), Intent::Asked), None);
-            let remarks = configured.remarks(&[process(70, comm)]);
-            assert!(remarks.len() == 1 && remarks[0].contains(remark), "{remarks:?}");
+            let warnings = configured.warnings(&[process(70, comm)]);
+            assert!(warnings.len() == 1 && warnings[0].contains(remark), "{warnings:?}");
         }
-        assert!(configured.remarks(&[process(70, "httpd")]).is_empty());
+        assert!(configured.warnings(&[process(70, "httpd")]).is_empty());
     }
 }

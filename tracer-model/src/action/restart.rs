@@ -33,7 +33,7 @@ impl Manager {
 
 /// The restart policy of a target.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Policy {
+pub struct RestartPolicy {
     /// The manager that applies the policy.
     pub by: Manager,
     /// The manager's own word, e.g. `always`, `on-failure`; `None` if it cannot be read here.
@@ -51,7 +51,7 @@ pub struct Restart {
     pub returns: Option<bool>,
 }
 
-impl Policy {
+impl RestartPolicy {
     /// Returns what the policy means for an action; `None` for actions that terminate nothing, and
     /// for `unit`, which no manager treats as a failure.
     #[must_use]
@@ -118,14 +118,14 @@ mod tests {
         #[case] kill: Option<bool>,
         #[case] term: Option<bool>,
     ) {
-        let policy = Policy { by, policy: Some(policy.to_owned()) };
+        let policy = RestartPolicy { by, policy: Some(policy.to_owned()) };
         assert_eq!(policy.after(Action::Kill).unwrap().returns, kill);
         assert_eq!(policy.after(Action::Term).unwrap().returns, term);
         for how in [Action::Freeze, Action::Throttle, Action::Fence, Action::Unit, Action::Truncate]
         {
             assert_eq!(policy.after(how), None);
         }
-        let unknown = Policy { policy: None, ..policy };
+        let unknown = RestartPolicy { policy: None, ..policy };
         assert_eq!(unknown.after(Action::Kill).unwrap().returns, None);
     }
 }

@@ -8,7 +8,7 @@ use crate::snapshot::Group;
 
 /// A group that was not chosen.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Spared {
+pub struct Excluded {
     /// Kind and name of the group.
     pub group: String,
     /// Why it was not chosen.
@@ -18,7 +18,7 @@ pub struct Spared {
 /// What is to be done, or would be done in a dry run.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Decision {
-    /// Number of the decision, for [`Policy::done`](super::Policy::done).
+    /// Number of the decision, for [`Policy::record_result`](super::Policy::record_result).
     pub id: u64,
     /// Mount point of the volume.
     pub volume: String,
@@ -39,14 +39,14 @@ pub struct Decision {
     /// The group's growth, bytes per second.
     pub growth_bytes_per_s: f64,
     /// Other groups on this volume, and why they were not chosen.
-    pub spared: Vec<Spared>,
+    pub excluded: Vec<Excluded>,
     /// The decision in words: chosen because …; not X because ….
     pub explanation: String,
 }
 
 /// The result of a decision.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Did {
+pub enum ActionResult {
     /// The action was carried out.
     Done,
     /// The action was carried out, and no process of the group is left.

@@ -5,66 +5,61 @@ use std::collections::BTreeMap;
 use jiff::Timestamp;
 
 use super::config::GuardConfig;
+use super::decision::Excluded;
 use super::shares::Candidate;
-use super::{Guarded, Policy, Spared, message, shares};
+use super::state::{Moment, VolumeState};
+use super::{message, shares};
 use crate::action::protect;
-use crate::snapshot::{Group, GroupKind, Snapshot, Volume};
+use crate::snapshot::{Group, GroupKind, Snapshot};
 
-impl Policy {
-    /// Returns why the guard must not act on the culprit; `None` if it may.
-    pub(super) fn forbidden(
-        &self,
-        now_s: f64,
-        snapshot: &Snapshot,
-        volume: &Volume,
-        guarded: &Guarded,
-        culprit: &Candidate,
-    ) -> Option<String> {
-        let group = &culprit.group;
-        let victim = guarded.victims.get(&culprit.key()).is_some_and(|until| *until > now_s);
-        protected(snapshot, group, &self.config)
-            .or_else(|| {
-                victim.then(|| "it is a victim: other groups had filled the volume".to_owned())
-            })
-            .or_else(|| {
-                (group.kind == GroupKind::Unit && group.name.ends_with(".slice"))
-                    .then(|| "a slice contains many services".to_owned())
-            })
-            .or_else(|| {
-                volume.mount_point.is_empty().then(|| "the volume has no mount point".to_owned())
-            })
-    }
+/// Returns why the guard must not act on the culprit; `None` if it may.
+pub(super) fn forbidden(
+    config: &GuardConfig,
+    at: Moment<'_>,
+    state: &VolumeState,
+    culprit: &Candidate,
+) -> Option<String> {
+    let Moment { now_s, snapshot, volume } = at;
+    let group = &culprit.group;
+    let victim = state.victims.get(&culprit.key()).is_some_and(|until| *until > now_s);
+    protected(snapshot, group, config)
+        .or_else(|| victim.then(|| "it is a victim: other groups had filled the volume".to_owned()))
+        .or_else(|| {
+            (group.kind == GroupKind::Unit && group.name.ends_with(".slice"))
+                .then(|| "a slice contains many services".to_owned())
+        })
+        .or_else(|| {
+            volume.mount_point.is_empty().then(|| "the volume has no mount point".to_owned())
+        })
+}
 
-    /// Returns all other groups that grew on the volume or have files open there, and why they were
-    /// not chosen.
-    pub(super) fn spared(
-        &self,
-        now_s: f64,
-        snapshot: &Snapshot,
-        volume: &Volume,
-        guarded: &Guarded,
-        culprit: &Candidate,
-    ) -> Vec<Spared> {
-        let mut spared = BTreeMap::new();
-        for candidate in guarded.shares.candidates() {
-            if candidate.key() == culprit.key() {
-                continue;
-            }
-            let reason = self
-                .forbidden(now_s, snapshot, volume, guarded, &candidate)
-                .unwrap_or_else(|| format!("only {:.0} % of the growth", candidate.share * 100.0));
-            spared.insert(message::group(&candidate.group), reason);
+/// Returns all other groups that grew on the volume or have files open there, and why they were
+/// not chosen.
+pub(super) fn excluded(
+    config: &GuardConfig,
+    at: Moment<'_>,
+    state: &VolumeState,
+    culprit: &Candidate,
+) -> Vec<Excluded> {
+    let Moment { snapshot, volume, .. } = at;
+    let mut excluded = BTreeMap::new();
+    for candidate in state.shares.candidates() {
+        if candidate.key() == culprit.key() {
+            continue;
         }
-        for resident in snapshot.residents.iter().filter(|row| row.volume == volume.mount_point) {
-            let name = message::group(&resident.group);
-            if name != message::group(&culprit.group)
-                && let Some(reason) = protected(snapshot, &resident.group, &self.config)
-            {
-                spared.entry(name).or_insert(reason);
-            }
-        }
-        spared.into_iter().map(|(group, reason)| Spared { group, reason }).collect()
+        let reason = forbidden(config, at, state, &candidate)
+            .unwrap_or_else(|| format!("only {:.0} % of the growth", candidate.share * 100.0));
+        excluded.insert(message::group(&candidate.group), reason);
     }
+    for resident in snapshot.residents.iter().filter(|row| row.volume == volume.mount_point) {
+        let name = message::group(&resident.group);
+        if name != message::group(&culprit.group)
+            && let Some(reason) = protected(snapshot, &resident.group, config)
+        {
+            excluded.entry(name).or_insert(reason);
+        }
+    }
+    excluded.into_iter().map(|(group, reason)| Excluded { group, reason }).collect()
 }
 
 /// Returns why the guard must not act on a group, as far as the Snapshot shows.
@@ -82,7 +77,9 @@ fn protected(snapshot: &Snapshot, group: &Group, config: &GuardConfig) -> Option
             return Some(format!("avoid = {:?}", pattern.text()));
         }
         let names = [protect::PROTECTED_NAMES, protect::DATABASES];
-        if let Some(rule) = names.iter().find_map(|rules| protect::listed(rules, &writer.comm)) {
+        if let Some(rule) =
+            names.iter().find_map(|rules| protect::matching_rule(rules, &writer.comm))
+        {
             return Some(format!("protected ({rule})"));
         }
     }

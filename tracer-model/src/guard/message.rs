@@ -1,13 +1,14 @@
 //! The text of the guard's explanations.
 
+use super::config::GuardConfig;
+use super::decision::Excluded;
 use super::shares::Candidate;
-use super::{GuardConfig, Spared};
 use crate::action::Action;
 use crate::snapshot::{Group, Volume};
 use crate::units::{Units, duration};
 
 /// Maximum number of excluded groups that an explanation names.
-const MAX_SPARED: usize = 4;
+const MAX_EXCLUDED: usize = 4;
 
 /// Returns kind and name of a group, e.g. `unit web.service`.
 pub(super) fn group(group: &Group) -> String {
@@ -49,7 +50,7 @@ pub(super) fn explanation(
     step: Option<Action>,
     culprit: &Candidate,
     because: &str,
-    spared: &[Spared],
+    excluded: &[Excluded],
     config: &GuardConfig,
 ) -> String {
     let name = group(&culprit.group);
@@ -60,10 +61,10 @@ pub(super) fn explanation(
         Some(step) => format!("{} {name}: chosen because {because}", step.name()),
         None => format!("guard: {because}"),
     };
-    for Spared { group, reason } in spared.iter().take(MAX_SPARED) {
+    for Excluded { group, reason } in excluded.iter().take(MAX_EXCLUDED) {
         text.push_str(&format!("; not {group} because {reason}"));
     }
-    let more = spared.len().saturating_sub(MAX_SPARED);
+    let more = excluded.len().saturating_sub(MAX_EXCLUDED);
     if more > 0 {
         text.push_str(&format!("; nor {more} {}", if more == 1 { "other" } else { "others" }));
     }

@@ -41,7 +41,7 @@ impl Candidate {
     }
 
     /// Creates a candidate whose growth is no longer recorded.
-    pub(super) fn gone(group: Group) -> Self {
+    pub(super) fn without_growth(group: Group) -> Self {
         Self { group, share: 0.0, least_share: 0.0, growth_bytes_per_s: 0.0, span_s: 0.0 }
     }
 }

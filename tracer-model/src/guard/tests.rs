@@ -1,13 +1,16 @@
 //! The guard chooses the right culprit, escalates in steps, never acts on protected groups, never acts
 //! too often, and is deterministic.
 
+use std::collections::BTreeSet;
+
 use jiff::Timestamp;
 use proptest::prelude::*;
 
 use super::*;
+use crate::action::Action;
 use crate::snapshot::{
-    Backend, Blind, BlindCause, GroupKind, GroupRow, Resident, SCHEMA, Victim, WriteBackend,
-    WriteErrors, Writer,
+    Backend, Blind, BlindCause, Group, GroupKind, GroupRow, Resident, SCHEMA, Snapshot, Victim,
+    Volume, WriteBackend, WriteErrors, Writer,
 };
 
 const VOLUME: &str = "/data";
@@ -132,26 +135,26 @@ fn armed() -> GuardConfig {
     GuardConfig { enabled: true, dry_run: false, ..GuardConfig::default() }
 }
 
-/// A simulation in which a reversible decision stays in force until `holding` is cleared.
+/// A simulation in which a reversible decision stays in force until `in_force` is cleared.
 struct World {
     policy: Policy,
     now_s: f64,
-    holding: BTreeSet<u64>,
+    in_force: BTreeSet<u64>,
 }
 
 impl World {
     fn new(config: GuardConfig) -> Self {
         config.check().unwrap();
-        Self { policy: Policy::new(config), now_s: 1_000.0, holding: BTreeSet::new() }
+        Self { policy: Policy::new(config), now_s: 1_000.0, in_force: BTreeSet::new() }
     }
 
     fn see(&mut self, seconds: u32, snapshot: &Snapshot) -> Vec<Decision> {
         let mut all = Vec::new();
         for _ in 0..seconds {
             self.now_s += 1.0;
-            for decision in self.policy.see(self.now_s, snapshot, &self.holding) {
+            for decision in self.policy.evaluate(self.now_s, snapshot, &self.in_force) {
                 if !decision.dry_run && decision.step.is_some_and(Action::reversible) {
-                    self.holding = BTreeSet::from([decision.id]);
+                    self.in_force = BTreeSet::from([decision.id]);
                 }
                 all.push(decision);
             }
@@ -213,7 +216,7 @@ fn a_fence_is_a_step_off_the_endangered_volume() {
     let fence = world.see(1, &snapshot(Some(120.0), INCIDENT));
     assert_eq!(steps(&fence), [Some(Action::Fence)]);
     assert_eq!((fence[0].volume.as_str(), fence[0].for_s), (VOLUME, 3600.0));
-    world.policy.done(fence[0].id, &Did::Done);
+    world.policy.record_result(fence[0].id, &ActionResult::Done);
     let kill = world.see(61, &snapshot(Some(60.0), INCIDENT));
     assert_eq!(steps(&kill), [Some(Action::Kill)]);
     assert!(kill[0].explanation.contains("fence was not enough"), "{}", kill[0].explanation);
@@ -225,7 +228,7 @@ fn armed_it_climbs_the_ladder_while_nobody_comes() {
     assert!(world.see(9, &snapshot(Some(120.0), INCIDENT)).is_empty(), "too short to blame");
     let freeze = world.see(1, &snapshot(Some(120.0), INCIDENT));
     assert_eq!(steps(&freeze), [Some(Action::Freeze)]);
-    world.policy.done(freeze[0].id, &Did::Done);
+    world.policy.record_result(freeze[0].id, &ActionResult::Done);
     // Frozen: nothing grows. An operator has five minutes to intervene.
     let still = snapshot(None, &[]);
     assert!(world.see(299, &still).is_empty());
@@ -243,10 +246,10 @@ fn armed_it_climbs_the_ladder_while_nobody_comes() {
     let slow = snapshot(Some(100.0), &[("/jail", MB)]);
     let term = world.see(61, &slow);
     assert_eq!(steps(&term), [Some(Action::Term)]);
-    world.policy.done(term[0].id, &Did::Done);
+    world.policy.record_result(term[0].id, &ActionResult::Done);
     let kill = world.see(61, &slow);
     assert_eq!(steps(&kill), [Some(Action::Kill)]);
-    world.policy.done(kill[0].id, &Did::Ended);
+    world.policy.record_result(kill[0].id, &ActionResult::Ended);
     // After a restart it is a new cause, but four actions in an hour are the limit.
     let again = world.see(600, &snapshot(Some(100.0), INCIDENT));
     assert_eq!(steps(&again), [None]);
@@ -260,7 +263,7 @@ fn whom_somebody_let_go_is_left_alone_until_there_is_a_new_cause() {
     let mut world = World::new(armed());
     let freeze = world.see(10, &snapshot(Some(120.0), INCIDENT));
     assert_eq!(steps(&freeze), [Some(Action::Freeze)]);
-    world.holding.clear();
+    world.in_force.clear();
     assert!(world.see(1_000, &snapshot(Some(120.0), INCIDENT)).is_empty());
     // The danger is over for longer than the cool-down, and then returns.
     assert!(world.see(70, &snapshot(None, INCIDENT)).is_empty());
@@ -272,7 +275,7 @@ fn whom_somebody_let_go_is_left_alone_until_there_is_a_new_cause() {
 fn what_the_last_look_refused_is_left_alone() {
     let mut world = World::new(armed());
     let freeze = world.see(10, &snapshot(Some(0.0), INCIDENT));
-    world.policy.done(freeze[0].id, &Did::Refused("your own session".to_owned()));
+    world.policy.record_result(freeze[0].id, &ActionResult::Refused("your own session".to_owned()));
     assert!(world.see(2_000, &snapshot(Some(0.0), INCIDENT)).is_empty());
 }
 
@@ -396,7 +399,7 @@ proptest! {
             }
             if let_go {
                 for world in &mut worlds {
-                    world.holding.clear();
+                    world.in_force.clear();
                 }
             }
         }
@@ -404,7 +407,7 @@ proptest! {
             prop_assert!(pair[1] - pair[0] >= config.cool_down.0);
         }
         for from in &acted {
-            let hour = acted.iter().filter(|at| **at >= *from && **at - from < HOUR_S).count();
+            let hour = acted.iter().filter(|at| **at >= *from && **at - from < policy::HOUR_S).count();
             prop_assert!(hour <= config.max_per_hour as usize);
         }
     }

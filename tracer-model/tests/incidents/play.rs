@@ -178,7 +178,7 @@ impl Play {
         let said = self.engine.evaluate(&at, &snapshot, &self.sizes);
         self.said.extend(said.into_iter().map(|event| (self.now_s, event)));
         if let Some(guard) = &mut self.guard {
-            let decisions = guard.see(self.now_s, &snapshot, &BTreeSet::new());
+            let decisions = guard.evaluate(self.now_s, &snapshot, &BTreeSet::new());
             let now_s = self.now_s;
             self.decided.extend(decisions.into_iter().map(|one| (now_s, one.explanation)));
         }

@@ -3,7 +3,7 @@
 //! It goes to the journal in its native protocol (systemd.journal-fields(7)) if the socket exists, to
 //! standard output (written by the caller), and to a file if one was requested.
 
-use std::fmt::Write as _;
+use std::fmt::{self, Write as _};
 use std::fs::OpenOptions;
 use std::io::{self, Write as _};
 use std::path::Path;
@@ -12,21 +12,22 @@ use jiff::Timestamp;
 use serde::Serialize;
 use tracer_host::journald::{self, Entry};
 use tracer_model::action::Action;
+use tracer_model::action::event::StopEvent;
 use tracer_model::sanitize;
 
 /// The audit record of one action.
 #[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct Audit {
+pub(crate) struct Audit {
     /// Version of the JSON form.
     pub schema: u32,
-    /// `action`.
-    pub event: &'static str,
+    /// [`StopEvent::Action`].
+    pub event: StopEvent,
     /// Time of the action.
     pub time: Timestamp,
     /// Id for `filltop resume`; `None` if the action cannot be undone.
     pub id: Option<String>,
-    /// `freeze`, `throttle`, …, or `end of freeze`, ….
-    pub what: String,
+    /// The action, or the end of one.
+    pub what: AuditedAction,
     /// Name of the target.
     pub target: String,
     /// Pids of the target's processes.
@@ -41,9 +42,34 @@ pub struct Audit {
     pub dry_run: bool,
 }
 
+/// What an audit line reports: `freeze`, `throttle`, …, or `end of freeze`, ….
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(into = "String")]
+pub(crate) enum AuditedAction {
+    /// The action is about to be carried out.
+    Start(Action),
+    /// The suspension has ended.
+    End(Action),
+}
+
+impl fmt::Display for AuditedAction {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Start(action) => f.write_str(action.name()),
+            Self::End(action) => write!(f, "end of {}", action.name()),
+        }
+    }
+}
+
+impl From<AuditedAction> for String {
+    fn from(action: AuditedAction) -> Self {
+        action.to_string()
+    }
+}
+
 /// Returns the user who runs this process: the user behind sudo, otherwise the real uid.
 #[must_use]
-pub fn who() -> String {
+pub(crate) fn who() -> String {
     let uid = rustix::process::getuid().as_raw();
     match std::env::var("SUDO_USER") {
         Ok(user) => format!("{} (uid {uid}, through sudo)", sanitize::display(&user)),
@@ -54,13 +80,13 @@ pub fn who() -> String {
 impl Audit {
     /// Creates the record of an action, with the current time.
     #[must_use]
-    pub fn new(what: Action, target: &str, who: String, reason: &str) -> Self {
+    pub(crate) fn new(what: Action, target: &str, who: String, reason: &str) -> Self {
         Self {
             schema: tracer_model::snapshot::SCHEMA,
-            event: "action",
+            event: StopEvent::Action,
             time: tracer_host::clock::now(),
             id: None,
-            what: what.name().to_owned(),
+            what: AuditedAction::Start(what),
             target: target.to_owned(),
             pids: Vec::new(),
             by: None,
@@ -70,9 +96,19 @@ impl Audit {
         }
     }
 
+    /// Creates the record of the end of a suspension, with the current time.
+    #[must_use]
+    pub(crate) fn end(what: Action, id: &str, target: &str, who: &str, reason: &str) -> Self {
+        Self {
+            id: Some(id.to_owned()),
+            what: AuditedAction::End(what),
+            ..Self::new(what, target, who.to_owned(), reason)
+        }
+    }
+
     /// Returns the line, with hostile names made safe to print.
     #[must_use]
-    pub fn line(&self) -> String {
+    pub(crate) fn line(&self) -> String {
         let mut line =
             format!("filltop action: {} {:?}", self.what, sanitize::display(&self.target));
         if let Some(id) = &self.id {
@@ -97,7 +133,7 @@ impl Audit {
     ///
     /// # Errors
     /// If `log` cannot be written; the action must not be carried out then.
-    pub fn write(&self, log: Option<&Path>) -> io::Result<()> {
+    pub(crate) fn write(&self, log: Option<&Path>) -> io::Result<()> {
         let line = self.line();
         // The journal is optional: a machine without one must not prevent the action.
         let _ = journal(Path::new(journald::SOCKET), self, &line);
@@ -113,7 +149,7 @@ impl Audit {
 fn journal(socket: &Path, audit: &Audit, line: &str) -> io::Result<()> {
     const WARNING: u8 = 4;
     let mut entry = Entry::new(line, WARNING);
-    entry.field("FILLTOP_ACTION", &audit.what);
+    entry.field("FILLTOP_ACTION", &audit.what.to_string());
     entry.field("FILLTOP_ACTION_ID", audit.id.as_deref().unwrap_or_default());
     entry.field("FILLTOP_DRY_RUN", if audit.dry_run { "1" } else { "0" });
     entry.send(socket, None)

@@ -4,20 +4,21 @@
 use std::convert::Infallible;
 
 use tokio::sync::{mpsc, watch};
-use tracer_model::action::protect::{Configured, Protection};
+use tracer_model::action::protect::{ConfiguredGuard, Protection};
 use tracer_model::action::request::{ActionRequest, Operation};
 use tracer_model::action::{Action, Intent};
 
 use super::audit;
-use super::engine::{DEFAULT_FOR_S, Request, Spec};
-use super::helper::{Answer, Hands, What};
+use super::helper::client::PrivilegedHelper;
+use super::helper::protocol::{Command, Response};
+use super::request::{DEFAULT_FOR_S, StopRequest, TargetSpec};
 use super::target::Reach;
 
 /// Rate of a throttle from the menu, bytes per second: the default of `filltop stop --rate`.
 const RATE: u64 = 1 << 20;
 
 /// The screen's end: sends actions and receives results.
-pub struct Desk {
+pub(crate) struct ActionPort {
     /// Takes confirmed actions.
     pub actions: mpsc::Sender<ActionRequest>,
     /// The latest result, as a line for the footer.
@@ -25,12 +26,12 @@ pub struct Desk {
 }
 
 /// Forwards requests and responses between the screen and the helper.
-pub struct Clerk {
-    hands: Hands,
-    answers: mpsc::UnboundedReceiver<Answer>,
-    asked: mpsc::Receiver<ActionRequest>,
+pub(crate) struct ActionBridge {
+    helper: PrivilegedHelper,
+    responses: mpsc::UnboundedReceiver<Response>,
+    requests: mpsc::Receiver<ActionRequest>,
     results: watch::Sender<String>,
-    configured: Option<Configured>,
+    configured: Option<ConfiguredGuard>,
 }
 
 /// Starts the helper. Must be called before privileges are dropped. The patterns of the configuration
@@ -38,27 +39,32 @@ pub struct Clerk {
 ///
 /// # Errors
 /// If the helper cannot be started.
-pub fn open(configured: Option<Configured>) -> anyhow::Result<(Desk, Clerk)> {
-    let (hands, answers) = Hands::start()?;
-    let (actions, asked) = mpsc::channel(1);
-    let (results, said) = watch::channel(String::new());
-    Ok((Desk { actions, results: said }, Clerk { hands, answers, asked, results, configured }))
+pub(crate) fn open(
+    configured: Option<ConfiguredGuard>,
+) -> anyhow::Result<(ActionPort, ActionBridge)> {
+    let (helper, responses) = PrivilegedHelper::start()?;
+    let (actions, requests) = mpsc::channel(1);
+    let (results, latest) = watch::channel(String::new());
+    Ok((
+        ActionPort { actions, results: latest },
+        ActionBridge { helper, responses, requests, results, configured },
+    ))
 }
 
-impl Clerk {
+impl ActionBridge {
     /// Forwards requests and responses for as long as the screen runs.
-    pub async fn work(mut self) -> Infallible {
+    pub(crate) async fn run(mut self) -> Infallible {
         loop {
             tokio::select! {
-                Some(request) = self.asked.recv() => {
-                    if let Err(error) = self.hands.ask(what(&request, self.configured.as_ref())) {
+                Some(request) = self.requests.recv() => {
+                    if let Err(error) = self.helper.send(command(&request, self.configured.as_ref())) {
                         self.results.send_replace(format!("{error:#}"));
                     }
                 }
-                Some(answer) = self.answers.recv() => {
+                Some(response) = self.responses.recv() => {
                     let ends = "; undone when this screen is closed";
-                    let ends = if answer.suspended { ends } else { "" };
-                    self.results.send_replace(format!("{}{ends}", answer.said));
+                    let ends = if response.suspended { ends } else { "" };
+                    self.results.send_replace(format!("{}{ends}", response.message));
                 }
                 else => std::future::pending().await,
             }
@@ -66,20 +72,20 @@ impl Clerk {
     }
 }
 
-fn what(request: &ActionRequest, configured: Option<&Configured>) -> What {
+fn command(request: &ActionRequest, configured: Option<&ConfiguredGuard>) -> Command {
     let ActionRequest { target, operation } = request;
     let step = match operation {
         Operation::Act(action) => *action,
-        Operation::Resume => return What::Resume(target.argument(*operation)),
+        Operation::Resume => return Command::Resume(target.argument(*operation)),
     };
     let spec = match target.pid.filter(|_| step != Action::Unit) {
-        Some(pid) => Spec::Process { pid, start_time: target.start_time },
-        None => Spec::Word(target.argument(*operation)),
+        Some(pid) => TargetSpec::Process { pid, start_time: target.start_time },
+        None => TargetSpec::Word(target.argument(*operation)),
     };
-    What::Act {
-        request: Box::new(Request {
+    Command::Act {
+        request: Box::new(StopRequest {
             spec,
-            reach: Reach::Forker,
+            reach: Reach::ForkingParent,
             how: step,
             rate: Some(RATE),
             volume: target.volume.as_ref().map(Into::into),
@@ -87,7 +93,7 @@ fn what(request: &ActionRequest, configured: Option<&Configured>) -> What {
             file: None,
             intent: Intent::Asked,
             dry_run: false,
-            lifeline: true,
+            ends_with_owner: true,
             who: audit::who(),
             reason: "confirmed on the screen".to_owned(),
             log: None,

@@ -5,34 +5,34 @@ use std::{fs, io};
 
 use rustix::process::Signal;
 
-use super::fence::Wall;
+use super::fence::FenceSpec;
 use tracer_host::process::pidfd::PidHandle;
 use tracer_kernel::fence::Fence;
 
 /// The last step of every action: makes the system call, or in a dry run records it.
-pub trait Hands {
+pub(crate) trait Executor {
     /// Sends a signal to a process that was just verified.
     ///
     /// # Errors
-    /// System errors, and [`Missing::Kill`].
-    fn signal(&mut self, whom: &PidHandle, signal: Signal) -> io::Result<()>;
+    /// System errors, and [`MissingPrivilege::Kill`].
+    fn signal(&mut self, process: &PidHandle, signal: Signal) -> io::Result<()>;
     /// Writes a word to a control file of the kernel.
     ///
     /// # Errors
-    /// System errors, and [`Missing::Cgroups`].
+    /// System errors, and [`MissingPrivilege::Cgroups`].
     fn write(&mut self, file: &Path, word: &str) -> io::Result<()>;
     /// Attaches the loaded programs of a fence.
     ///
     /// # Errors
     /// System errors.
-    fn fence(&mut self, fence: &mut Fence, wall: &Wall) -> io::Result<()>;
+    fn fence(&mut self, fence: &mut Fence, fence_spec: &FenceSpec) -> io::Result<()>;
     /// Whether this is a dry run.
-    fn dry(&self) -> bool;
+    fn is_dry_run(&self) -> bool;
 }
 
 /// A privilege that an action requires and this process lacks.
 #[derive(Debug, thiserror::Error)]
-pub enum Missing {
+pub(crate) enum MissingPrivilege {
     /// The privilege to signal another user's process, kill(2).
     #[error(
         "process {0} belongs to another user; signalling it requires CAP_KILL (in a container: --cap-add=kill)"
@@ -48,12 +48,12 @@ pub enum Missing {
 
 /// Makes the system calls.
 #[derive(Debug, Default)]
-pub struct Real;
+pub(crate) struct SystemExecutor;
 
-impl Hands for Real {
-    fn signal(&mut self, whom: &PidHandle, signal: Signal) -> io::Result<()> {
-        whom.signal(signal).map_err(|error| match error.raw_os_error() {
-            Some(libc::EPERM) => io::Error::other(Missing::Kill(whom.identity.pid)),
+impl Executor for SystemExecutor {
+    fn signal(&mut self, process: &PidHandle, signal: Signal) -> io::Result<()> {
+        process.signal(signal).map_err(|error| match error.raw_os_error() {
+            Some(libc::EPERM) => io::Error::other(MissingPrivilege::Kill(process.identity.pid)),
             _ => error,
         })
     }
@@ -61,34 +61,34 @@ impl Hands for Real {
     fn write(&mut self, file: &Path, word: &str) -> io::Result<()> {
         fs::write(file, word).map_err(|error| match error.raw_os_error() {
             Some(libc::EROFS | libc::EACCES | libc::EPERM) => {
-                io::Error::other(Missing::Cgroups(file.to_owned()))
+                io::Error::other(MissingPrivilege::Cgroups(file.to_owned()))
             }
             _ => error,
         })
     }
 
-    fn fence(&mut self, fence: &mut Fence, _: &Wall) -> io::Result<()> {
+    fn fence(&mut self, fence: &mut Fence, _: &FenceSpec) -> io::Result<()> {
         fence.attach().map_err(|error| io::Error::other(format!("{error:#}")))
     }
 
-    fn dry(&self) -> bool {
+    fn is_dry_run(&self) -> bool {
         false
     }
 }
 
 /// Does everything except the last system call, and records that.
 #[derive(Debug, Default)]
-pub struct Dry {
+pub(crate) struct DryRun {
     /// The system calls that were left out, one line each.
     pub would: Vec<String>,
 }
 
-impl Hands for Dry {
-    fn signal(&mut self, whom: &PidHandle, signal: Signal) -> io::Result<()> {
-        if whom.stat().is_none() {
+impl Executor for DryRun {
+    fn signal(&mut self, process: &PidHandle, signal: Signal) -> io::Result<()> {
+        if process.stat().is_none() {
             return Err(rustix::io::Errno::SRCH.into());
         }
-        self.would.push(format!("send {} to {}", signal_name(signal), whom.identity.pid));
+        self.would.push(format!("send {} to {}", signal_name(signal), process.identity.pid));
         Ok(())
     }
 
@@ -98,12 +98,16 @@ impl Hands for Dry {
         Ok(())
     }
 
-    fn fence(&mut self, fence: &mut Fence, wall: &Wall) -> io::Result<()> {
-        self.would.push(format!("attach {} loaded programs ({})", fence.programs(), wall.words()));
+    fn fence(&mut self, fence: &mut Fence, fence_spec: &FenceSpec) -> io::Result<()> {
+        self.would.push(format!(
+            "attach {} loaded programs ({})",
+            fence.programs(),
+            fence_spec.describe()
+        ));
         Ok(())
     }
 
-    fn dry(&self) -> bool {
+    fn is_dry_run(&self) -> bool {
         true
     }
 }

@@ -6,15 +6,15 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
 
 use anyhow::Context as _;
-use tracer_model::action::plan::{Facts, File, Means};
-use tracer_model::action::{Action, Kin, Process, Role};
+use tracer_model::action::facts::{Facts, File, Method};
+use tracer_model::action::{Action, Process, Relation, Role};
 use tracer_model::sanitize;
 
-use super::members::{Scope, Table, executable, table};
-use super::suspend::Brake;
+use super::members::{Scope, Table, ancestors, executable, table};
+use super::suspend::SuspendMethod;
 use super::target::Target;
 use super::{restart, terminate, unit};
-use crate::attribute::groups::{Groups, session};
+use crate::attribute::groups::Groups;
 use crate::attribute::process;
 use crate::measure::colocated;
 use tracer_host::cgroup::Hierarchies;
@@ -30,7 +30,7 @@ use tracer_kernel::fence;
 ///
 /// # Errors
 /// If /proc cannot be read.
-pub fn survey(
+pub(crate) fn gather_facts(
     target: &Target,
     groups: &mut Groups,
     hierarchies: &Hierarchies,
@@ -46,32 +46,22 @@ pub fn survey(
     let processes = members
         .iter()
         .filter_map(|identity| {
-            let facts = About { target, table: &table, users: &users, ancestors: &ancestors, own };
+            let facts =
+                Context { target, table: &table, users: &users, ancestors: &ancestors, own };
             facts.process(*identity, groups, &files)
         })
         .collect();
     Ok(Facts {
         subject: target.subject.clone(),
         processes,
-        means: means(target, hierarchies),
+        methods: methods(target, hierarchies),
         restart: restart::policy(target),
         warnings: warnings(target, hierarchies, &pids),
         files,
     })
 }
 
-/// Returns the pids of this process and all its ancestors.
-#[must_use]
-pub fn ancestors() -> BTreeSet<u32> {
-    let mut found = BTreeSet::new();
-    let mut pid = std::process::id();
-    while pid > 0 && found.insert(pid) {
-        pid = session::stat(pid).map_or(0, |stat| stat.ppid);
-    }
-    found
-}
-
-struct About<'a> {
+struct Context<'a> {
     target: &'a Target,
     table: &'a Table,
     users: &'a Users,
@@ -79,7 +69,7 @@ struct About<'a> {
     own: Option<(u64, u64)>,
 }
 
-impl About<'_> {
+impl Context<'_> {
     fn process(&self, identity: ProcessId, groups: &mut Groups, files: &[File]) -> Option<Process> {
         let pid = identity.pid;
         let stat = self.table.get(&pid)?;
@@ -87,12 +77,12 @@ impl About<'_> {
         let (uid, first) = (status.uid(), status.is_namespace_init());
         let is_us =
             pid == std::process::id() || (self.own.is_some() && executable(pid) == self.own);
-        let kin = if is_us {
-            Kin::Ourselves
+        let relation = if is_us {
+            Relation::Ourselves
         } else if self.ancestors.contains(&pid) {
-            Kin::Ancestor
+            Relation::Ancestor
         } else {
-            Kin::None
+            Relation::None
         };
         let mut databases: Vec<String> = files
             .iter()
@@ -120,7 +110,7 @@ impl About<'_> {
             kernel_thread: stat.kernel_thread,
             namespace_init: first,
             ignores_term: ignores(first, status.ignored_signals(), status.caught_signals()),
-            kin,
+            relation,
             databases,
             role: self.target.roles.get(&pid).copied().unwrap_or(below),
         })
@@ -168,8 +158,8 @@ fn files(pids: &BTreeSet<u32>) -> anyhow::Result<Vec<File>> {
     Ok(files.into_values().collect())
 }
 
-fn means(target: &Target, hierarchies: &Hierarchies) -> Vec<Means> {
-    let brake = Brake::choose(&target.scope, hierarchies).words();
+fn methods(target: &Target, hierarchies: &Hierarchies) -> Vec<Method> {
+    let method = SuspendMethod::choose(&target.scope, hierarchies).describe();
     let kill = terminate::kill_file(&target.scope, hierarchies).map_or_else(
         || "SIGKILL to each process until none is left".to_owned(),
         |file| format!("cgroup.kill of {}", file.parent().unwrap_or(&file).display()),
@@ -178,16 +168,16 @@ fn means(target: &Target, hierarchies: &Hierarchies) -> Vec<Means> {
         .into_iter()
         .map(|how| {
             let by = match how {
-                Action::Freeze => Ok(brake.clone()),
-                Action::Throttle => Ok(format!("alternately suspended and resumed: {brake}")),
+                Action::Freeze => Ok(method.clone()),
+                Action::Throttle => Ok(format!("alternately suspended and resumed: {method}")),
                 Action::Fence => fence::check(host_root::in_container())
                     .map(|()| "BPF LSM: calls that take space on a volume fail".to_owned()),
                 Action::Term => Ok("SIGTERM to each process".to_owned()),
                 Action::Kill => Ok(kill.clone()),
-                Action::Unit => unit::command(target).map(|command| command.words()),
+                Action::Unit => unit::command(target).map(|command| command.describe()),
                 Action::Truncate => Ok("ftruncate through /proc/PID/fd".to_owned()),
             };
-            Means { how, by }
+            Method { how, by }
         })
         .collect()
 }
@@ -204,11 +194,13 @@ fn warnings(target: &Target, hierarchies: &Hierarchies, pids: &BTreeSet<u32>) ->
         warnings.push(format!(
             "{} was forked by {}, which would fork a replacement and is therefore part of the target \
              (--reach tree leaves it out)",
-            target.subject.asked,
+            target.subject.argument,
             parents.join(", ")
         ));
     }
-    if Brake::choose(&target.scope, hierarchies) == Brake::Signals && !pids.is_empty() {
+    if SuspendMethod::choose(&target.scope, hierarchies) == SuspendMethod::Signals
+        && !pids.is_empty()
+    {
         warnings.push(
             "no cgroup contains exactly these processes: SIGSTOP is used, which their parent can see"
                 .to_owned(),

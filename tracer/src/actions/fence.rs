@@ -9,11 +9,11 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
-use tracer_model::action::plan::File;
+use tracer_model::action::facts::File;
 use tracer_model::sanitize;
 
+use super::freezer;
 use super::members::{Scope, Tracker};
-use super::suspend;
 use tracer_host::cgroup::Hierarchies;
 use tracer_host::mounts::MountedVolume;
 use tracer_host::process::pidfd::ProcessId;
@@ -21,36 +21,36 @@ use tracer_host::{clock, host_root, mounts};
 use tracer_kernel::fence::{Fence, FenceScope};
 
 /// How long it may take to enumerate the processes of a target that keeps forking.
-const PATIENCE: Duration = Duration::from_millis(900);
+const SCAN_TIMEOUT: Duration = Duration::from_millis(900);
 
 /// The specification of a fence: which processes are blocked from which volume.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Wall {
+pub(crate) struct FenceSpec {
     /// Device number of the volume: the kernel's `s_dev`, major << 20 | minor.
     pub dev: u32,
     /// Mount point of the volume.
     pub volume: String,
     /// The cgroup v2 that is fenced, including all cgroups below it; `None` if processes are fenced one
     /// by one, including everything they fork.
-    pub cgroup: Option<Cgroup>,
+    pub cgroup: Option<FencedCgroup>,
 }
 
 /// A cgroup v2, as the BPF programs identify it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Cgroup {
+pub(crate) struct FencedCgroup {
     /// The cgroup's directory.
     pub dir: PathBuf,
     /// The cgroup's depth below the root.
     pub level: u32,
 }
 
-impl Wall {
+impl FenceSpec {
     /// Chooses a fence for a target: for the volume that contains the path `wanted`, otherwise for the
     /// only volume on which the target has files open for writing.
     ///
     /// # Errors
     /// If there is no such volume, or more than one.
-    pub fn choose(
+    pub(crate) fn choose(
         scope: &Scope,
         hierarchies: &Hierarchies,
         files: &[File],
@@ -62,33 +62,33 @@ impl Wall {
         };
         let point = volume.primary().mount_point.as_os_str().as_encoded_bytes();
         let volume_name = sanitize::lossless(point);
-        let cgroup = suspend::cgroup_v2(scope, hierarchies)
-            .and_then(|dir| Cgroup::new(dir, hierarchies.v2.as_deref()?));
+        let cgroup = freezer::cgroup_v2(scope, hierarchies)
+            .and_then(|dir| FencedCgroup::new(dir, hierarchies.v2.as_deref()?));
         Ok(Self { dev: volume.dev, volume: volume_name, cgroup })
     }
 
     /// Describes the fence, for plans and audit lines.
     #[must_use]
-    pub fn words(&self) -> String {
-        let whom = match &self.cgroup {
+    pub(crate) fn describe(&self) -> String {
+        let scope = match &self.cgroup {
             Some(cgroup) => format!("cgroup {} and all cgroups below it", cgroup.dir.display()),
             None => "each process and everything it forks".to_owned(),
         };
-        format!("BPF LSM: calls that take space on {} fail with EDQUOT, for {whom}", self.volume)
+        format!("BPF LSM: calls that take space on {} fail with EDQUOT, for {scope}", self.volume)
     }
 
     /// Loads the BPF programs without attaching them, so nothing is blocked yet.
     ///
     /// # Errors
     /// System errors, and a cgroup that no longer exists.
-    pub fn load(&self) -> anyhow::Result<Fence> {
-        let whom = match &self.cgroup {
+    pub(crate) fn load(&self) -> anyhow::Result<Fence> {
+        let scope = match &self.cgroup {
             Some(cgroup) => {
                 FenceScope::Cgroup { id: fs::metadata(&cgroup.dir)?.ino(), level: cgroup.level }
             }
             None => FenceScope::Processes,
         };
-        Fence::load(self.dev, whom, host_root::in_container())
+        Fence::load(self.dev, scope, host_root::in_container())
     }
 
     /// Adds the target's processes one by one, until two scans in a row find no new one. What a fenced
@@ -97,23 +97,27 @@ impl Wall {
     ///
     /// # Errors
     /// If the target forks too fast.
-    pub fn enclose(&self, fence: &mut Fence, tracker: &mut Tracker) -> io::Result<usize> {
+    pub(crate) fn add_members(
+        &self,
+        fence: &mut Fence,
+        tracker: &mut Tracker,
+    ) -> io::Result<usize> {
         if let Some(cgroup) = &self.cgroup {
             return Ok(tracer_host::cgroup::processes(&cgroup.dir).len());
         }
         tracker.listen();
         let start = clock::instant();
         let mut known: BTreeSet<ProcessId> = BTreeSet::new();
-        let mut quiet = 0;
-        while quiet < 2 {
-            let (_, members) = tracker.look();
+        let mut scans_without_new = 0;
+        while scans_without_new < 2 {
+            let (_, members) = tracker.scan();
             let new: Vec<ProcessId> =
                 members.into_iter().filter(|identity| known.insert(*identity)).collect();
-            quiet = if new.is_empty() { quiet + 1 } else { 0 };
+            scans_without_new = if new.is_empty() { scans_without_new + 1 } else { 0 };
             for identity in new {
                 fence.add(identity.pid, identity.start_ticks)?;
             }
-            if start.elapsed() > PATIENCE {
+            if start.elapsed() > SCAN_TIMEOUT {
                 let error = "it forks faster than its processes can be enumerated; fence its cgroup instead";
                 return Err(io::Error::new(ErrorKind::TimedOut, error));
             }
@@ -122,7 +126,7 @@ impl Wall {
     }
 }
 
-impl Cgroup {
+impl FencedCgroup {
     /// Returns `None` for the root, and inside a cgroup namespace, where the visible depth is not the
     /// kernel's.
     fn new(dir: PathBuf, root: &Path) -> Option<Self> {
@@ -189,8 +193,8 @@ mod tests {
             println!("SKIP a_cgroup_has_its_depth_and_the_root_is_none: no cgroup v2 is mounted");
             return;
         };
-        assert_eq!(Cgroup::new(root.clone(), &root), None);
-        let level = Cgroup::new(root.join("a/b"), &root).map(|cgroup| cgroup.level);
+        assert_eq!(FencedCgroup::new(root.clone(), &root), None);
+        let level = FencedCgroup::new(root.join("a/b"), &root).map(|cgroup| cgroup.level);
         assert!(level == Some(2) || fs::metadata(&root).unwrap().ino() != 1);
     }
 }

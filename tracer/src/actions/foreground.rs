@@ -2,16 +2,17 @@
 //! end would also end the supervisor.
 
 use std::io;
-use std::os::fd::{FromRawFd as _, OwnedFd};
+use std::os::fd::OwnedFd;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use super::resume;
-use super::supervisor::Kept;
+use super::supervisor::client::SupervisorHandle;
+use super::supervisor::signals;
 
 /// Keeps a command in the foreground as long as its target is suspended.
 #[derive(Debug)]
-pub struct Foreground {
+pub(crate) struct Foreground {
     signals: OwnedFd,
 }
 
@@ -20,50 +21,27 @@ impl Foreground {
     ///
     /// # Errors
     /// Those of sigprocmask(2) and signalfd(2).
-    pub fn start() -> io::Result<Self> {
-        Ok(Self { signals: block_signals(&[libc::SIGTERM, libc::SIGINT, libc::SIGHUP])? })
+    pub(crate) fn start() -> io::Result<Self> {
+        Ok(Self { signals: signals::block(&[libc::SIGTERM, libc::SIGINT, libc::SIGHUP])? })
     }
 
     /// Waits until the supervisor has exited. On a signal, resumes the target first.
     ///
     /// # Errors
     /// System errors.
-    pub fn until_over(&self, mut kept: Kept) -> anyhow::Result<()> {
+    pub(crate) fn wait(&self, mut supervisor: SupervisorHandle) -> anyhow::Result<()> {
         loop {
             let mut fds = [PollFd::new(&self.signals, PollFlags::IN)];
             let look = Timespec { tv_sec: 0, tv_nsec: 100_000_000 };
             let signalled = matches!(poll(&mut fds, Some(&look)), Ok(count) if count > 0);
             if signalled {
-                for (record, path) in resume::meant(&kept.id) {
+                for (record, path) in resume::find(&supervisor.id) {
                     resume::release(&record, &path)?;
                 }
             }
-            if signalled || kept.child.try_wait()?.is_some() {
+            if signalled || supervisor.child.try_wait()?.is_some() {
                 return Ok(());
             }
         }
-    }
-}
-
-/// Blocks these signals and returns a descriptor from which they can be read.
-///
-/// # Errors
-/// Those of sigprocmask(2) and signalfd(2).
-pub fn block_signals(signals: &[i32]) -> io::Result<OwnedFd> {
-    // SAFETY: `set` is filled by sigemptyset before it is read, and all pointers are to it.
-    unsafe {
-        let mut set: libc::sigset_t = std::mem::zeroed();
-        libc::sigemptyset(&raw mut set);
-        for signal in signals {
-            libc::sigaddset(&raw mut set, *signal);
-        }
-        if libc::sigprocmask(libc::SIG_BLOCK, &raw const set, std::ptr::null_mut()) < 0 {
-            return Err(io::Error::last_os_error());
-        }
-        let fd = libc::signalfd(-1, &raw const set, libc::SFD_CLOEXEC | libc::SFD_NONBLOCK);
-        if fd < 0 {
-            return Err(io::Error::last_os_error());
-        }
-        Ok(OwnedFd::from_raw_fd(fd))
     }
 }

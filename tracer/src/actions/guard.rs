@@ -2,22 +2,22 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use serde::Serialize;
 use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::sync::mpsc::error::TryRecvError;
 use tracer_model::action::protect::Protection;
 use tracer_model::action::{Action, Intent};
-use tracer_model::guard::{Decision, Did, GuardConfig, Policy};
+use tracer_model::guard::{ActionResult, Decision, GuardConfig, Policy};
 use tracer_model::sanitize::shell_word;
 use tracer_model::snapshot::{GroupKind, Snapshot};
 
-use super::engine::{Request, Spec};
-use super::helper::{Answer, Came, Hands, What};
+use super::helper::client::PrivilegedHelper;
+use super::helper::protocol::{Command, Response, Status};
+use super::request::{StopRequest, TargetSpec};
 use super::target::Reach;
 
 /// A guard event, reported by `filltop watch`.
-#[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct Said {
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct GuardEvent {
     /// The decision that the event is about.
     pub decision: Decision,
     /// One sentence: chosen because …, or the result.
@@ -25,16 +25,16 @@ pub struct Said {
     /// The equivalent `filltop stop` command; `None` if no action was decided.
     pub command: Option<String>,
     /// The result; `None` until the decision has been carried out.
-    pub did: Option<Did>,
+    pub result: Option<ActionResult>,
 }
 
 /// A running guard with its helper process.
-pub struct Guard {
+pub(crate) struct Guard {
     policy: Policy,
-    hands: Hands,
-    answers: UnboundedReceiver<Answer>,
+    helper: PrivilegedHelper,
+    responses: UnboundedReceiver<Response>,
     /// Requested actions that are not over yet, by request number.
-    asked: BTreeMap<u64, Decision>,
+    pending: BTreeMap<u64, Decision>,
     /// Request numbers of the freezes, throttles and fences in force.
     in_force: BTreeSet<u64>,
 }
@@ -45,101 +45,101 @@ impl Guard {
     ///
     /// # Errors
     /// If the configuration is invalid, or the helper process cannot be started.
-    pub fn start(config: GuardConfig) -> anyhow::Result<Option<Self>> {
+    pub(crate) fn start(config: GuardConfig) -> anyhow::Result<Option<Self>> {
         config.check().map_err(anyhow::Error::msg)?;
         if !config.enabled {
             return Ok(None);
         }
-        let (hands, answers) = Hands::start()?;
+        let (helper, responses) = PrivilegedHelper::start()?;
         Ok(Some(Self {
             policy: Policy::new(config),
-            hands,
-            answers,
-            asked: BTreeMap::new(),
+            helper,
+            responses,
+            pending: BTreeMap::new(),
             in_force: BTreeSet::new(),
         }))
     }
 
     /// Replaces the configuration, which must be checked.
-    pub fn replace(&mut self, config: GuardConfig) {
+    pub(crate) fn replace(&mut self, config: GuardConfig) {
         self.policy.replace(config);
     }
 
     /// Evaluates a Snapshot at `now_s` (seconds since boot). Returns the results of earlier decisions
     /// first, then new decisions. Does not block.
-    pub fn see(&mut self, now_s: f64, snapshot: &Snapshot) -> Vec<Said> {
-        let mut said = self.listen();
+    pub(crate) fn evaluate(&mut self, now_s: f64, snapshot: &Snapshot) -> Vec<GuardEvent> {
+        let mut events = self.poll_responses();
         // For the policy, an action that is still being carried out counts as in force.
-        let holding: BTreeSet<u64> = self.asked.values().map(|decision| decision.id).collect();
-        for decision in self.policy.see(now_s, snapshot, &holding) {
-            said.push(self.act(decision));
+        let in_force: BTreeSet<u64> = self.pending.values().map(|decision| decision.id).collect();
+        for decision in self.policy.evaluate(now_s, snapshot, &in_force) {
+            events.push(self.act(decision));
         }
-        said
+        events
     }
 
-    fn act(&mut self, decision: Decision) -> Said {
+    fn act(&mut self, decision: Decision) -> GuardEvent {
         let summary = decision.explanation.clone();
         let Some(step) = decision.step else {
-            return Said { decision, summary, command: None, did: None };
+            return GuardEvent { decision, summary, command: None, result: None };
         };
         let command = Some(command(&decision, step));
         let request = request(&decision, step);
         let avoid = self.policy.config().avoid.clone();
         let protection = Protection { avoid, configured: None };
-        match self.hands.ask(What::Act { request: Box::new(request), protection }) {
+        match self.helper.send(Command::Act { request: Box::new(request), protection }) {
             Ok(number) => {
-                self.asked.insert(number, decision.clone());
-                Said { decision, summary, command, did: None }
+                self.pending.insert(number, decision.clone());
+                GuardEvent { decision, summary, command, result: None }
             }
             Err(error) => {
-                let did = Did::Failed(format!("{error:#}"));
-                self.policy.done(decision.id, &did);
+                let result = ActionResult::Failed(format!("{error:#}"));
+                self.policy.record_result(decision.id, &result);
                 let summary = format!("{summary}; failed: {error:#}");
-                Said { decision, summary, command, did: Some(did) }
+                GuardEvent { decision, summary, command, result: Some(result) }
             }
         }
     }
 
-    fn listen(&mut self) -> Vec<Said> {
-        let mut said = Vec::new();
+    fn poll_responses(&mut self) -> Vec<GuardEvent> {
+        let mut events = Vec::new();
         loop {
-            let Answer { number, came, said: words, .. } = match self.answers.try_recv() {
-                Ok(answer) => answer,
-                Err(TryRecvError::Empty) => return said,
+            let Response { number, status, message, .. } = match self.responses.try_recv() {
+                Ok(response) => response,
+                Err(TryRecvError::Empty) => return events,
                 Err(TryRecvError::Disconnected) => {
                     // The helper has exited, and every suspension that it owned has ended.
-                    self.asked.clear();
+                    self.pending.clear();
                     self.in_force.clear();
-                    return said;
+                    return events;
                 }
             };
-            let Some(decision) = self.asked.get(&number).cloned() else { continue };
-            let did = match came {
-                Came::Done => Did::Done,
-                Came::Ended => Did::Ended,
-                Came::Refused => Did::Refused(words.clone()),
-                Came::Failed => Did::Failed(words.clone()),
-                Came::Over => Did::Done,
+            let Some(decision) = self.pending.get(&number).cloned() else { continue };
+            let result = match status {
+                Status::Done => ActionResult::Done,
+                Status::Ended => ActionResult::Ended,
+                Status::Refused => ActionResult::Refused(message.clone()),
+                Status::Failed => ActionResult::Failed(message.clone()),
+                Status::Over => ActionResult::Done,
             };
-            let halted = decision.step.is_some_and(Action::reversible) && !decision.dry_run;
-            if came == Came::Done && halted {
+            let suspends = decision.step.is_some_and(Action::reversible) && !decision.dry_run;
+            if status == Status::Done && suspends {
                 self.in_force.insert(number);
             } else {
                 self.in_force.remove(&number);
-                self.asked.remove(&number);
+                self.pending.remove(&number);
             }
-            if came != Came::Over {
-                self.policy.done(decision.id, &did);
+            if status != Status::Over {
+                self.policy.record_result(decision.id, &result);
             }
-            let summary = format!("{}: {words}", decision.group.name);
-            said.push(Said { decision, summary, command: None, did: Some(did) });
+            let summary = format!("{}: {message}", decision.group.name);
+            events.push(GuardEvent { decision, summary, command: None, result: Some(result) });
         }
     }
 }
 
-fn request(decision: &Decision, step: Action) -> Request {
-    Request {
-        spec: Spec::Group(decision.group.clone(), decision.members.clone()),
+fn request(decision: &Decision, step: Action) -> StopRequest {
+    StopRequest {
+        spec: TargetSpec::Group(decision.group.clone(), decision.members.clone()),
         reach: Reach::Tree,
         how: step,
         rate: decision.rate,
@@ -148,7 +148,7 @@ fn request(decision: &Decision, step: Action) -> Request {
         file: None,
         intent: Intent::Automatic,
         dry_run: decision.dry_run,
-        lifeline: true,
+        ends_with_owner: true,
         who: "the guard".to_owned(),
         reason: decision.explanation.clone(),
         log: None,

@@ -3,16 +3,16 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
-use tracer_model::action::protect::Configured;
+use tracer_model::action::protect::ConfiguredGuard;
 
 use crate::config::Config;
 
 /// The default configuration file, used if it exists.
-pub const FILE: &str = "/etc/filltop/filltop.toml";
+pub(crate) const FILE: &str = "/etc/filltop/filltop.toml";
 
 /// The configuration file whose `[guard]` section applies.
 #[derive(Debug, Clone, clap::Args)]
-pub struct ConfigArgs {
+pub(crate) struct ConfigArgs {
     /// Read avoid, prefer and ignore from [guard] in this file
     /// [default: /etc/filltop/filltop.toml, if it exists]
     #[arg(long, value_name = "FILE", env = "FILLTOP_CONFIG", verbatim_doc_comment)]
@@ -27,7 +27,7 @@ impl ConfigArgs {
     ///
     /// # Errors
     /// If a file that was named does not exist or is invalid: the protected processes are unknown then.
-    pub(crate) fn read(&self) -> anyhow::Result<Option<Configured>> {
+    pub(crate) fn read(&self) -> anyhow::Result<Option<ConfiguredGuard>> {
         let file = match &self.config {
             _ if self.no_config => return Ok(None),
             Some(file) => file,
@@ -37,7 +37,7 @@ impl ConfigArgs {
         let config = Config::load(Some(file))
             .context("cannot read the protected list (use --no-config to proceed without it)")?;
         let guard = config.guard;
-        Ok(Some(Configured {
+        Ok(Some(ConfiguredGuard {
             file: file.display().to_string(),
             avoid: guard.avoid,
             prefer: guard.prefer,

@@ -11,11 +11,12 @@ use tracer_host::cgroup;
 use tracer_host::process::fork_events::ForkEvents;
 use tracer_host::process::pidfd::{PidHandle, ProcessId, UniqueProcessId};
 use tracer_host::process::stat::Stat;
+use tracer_host::process::status::Status;
 
 /// The extent of a target, in a form that can be passed to another process.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Scope {
+pub(crate) enum Scope {
     /// A single process.
     Alone(UniqueProcessId),
     /// Processes and all their descendants.
@@ -25,11 +26,11 @@ pub enum Scope {
 }
 
 /// All processes, keyed by pid.
-pub type Table = BTreeMap<u32, Stat>;
+pub(crate) type Table = BTreeMap<u32, Stat>;
 
 /// Reads all processes from /proc, including kernel threads and zombies.
 #[must_use]
-pub fn table() -> Table {
+pub(crate) fn table() -> Table {
     fs::read_dir("/proc")
         .into_iter()
         .flatten()
@@ -44,20 +45,20 @@ pub fn table() -> Table {
 impl Scope {
     /// Returns the running processes; in a tree, parents come before their children.
     #[must_use]
-    pub fn members(&self) -> Vec<ProcessId> {
-        Tracker::new(self.clone()).look().1
+    pub(crate) fn members(&self) -> Vec<ProcessId> {
+        Tracker::new(self.clone()).scan().1
     }
 
     /// Whether `other` contains some of the same processes.
     #[must_use]
-    pub fn overlaps(&self, other: &Self) -> bool {
+    pub(crate) fn overlaps(&self, other: &Self) -> bool {
         let ours: BTreeSet<ProcessId> = self.members().into_iter().collect();
         other.members().iter().any(|identity| ours.contains(identity))
     }
 }
 
 /// Follows a target while it forks.
-pub struct Tracker {
+pub(crate) struct Tracker {
     scope: Scope,
     /// Handles of the named processes: while one of these runs, its pid is not reused.
     roots: Vec<PidHandle>,
@@ -71,7 +72,7 @@ pub struct Tracker {
 impl Tracker {
     /// Creates a tracker for a target, without listening for fork events.
     #[must_use]
-    pub fn new(scope: Scope) -> Self {
+    pub(crate) fn new(scope: Scope) -> Self {
         let roots = match &scope {
             Scope::Alone(root) => root.open().into_iter().collect(),
             Scope::Tree(roots) => roots.iter().filter_map(UniqueProcessId::open).collect(),
@@ -81,7 +82,7 @@ impl Tracker {
     }
 
     /// Starts to listen for fork events, if they are available. Only trees need them.
-    pub fn listen(&mut self) {
+    pub(crate) fn listen(&mut self) {
         if self.forks.is_none() && matches!(self.scope, Scope::Tree(_)) {
             self.forks = ForkEvents::listen().ok();
         }
@@ -89,19 +90,19 @@ impl Tracker {
 
     /// Whether fork events are unavailable or were lost, so that a fork may have been missed.
     #[must_use]
-    pub fn is_deaf(&self) -> bool {
+    pub(crate) fn fork_events_unavailable(&self) -> bool {
         matches!(self.scope, Scope::Tree(_)) && self.forks.as_ref().is_none_or(ForkEvents::has_lost)
     }
 
     /// Scans /proc. Returns all processes, and the running processes of the target.
-    pub fn look(&mut self) -> (Table, Vec<ProcessId>) {
+    pub(crate) fn scan(&mut self) -> (Table, Vec<ProcessId>) {
         let table = table();
         // Before more events are read: a process that was forked after the scan is not in the table.
         let there = |who: &ProcessId| {
             table.get(&who.pid).is_some_and(|stat| stat.start_ticks == who.start_ticks)
         };
         self.known.retain(there);
-        self.hear();
+        self.read_fork_events();
         let roots: Vec<ProcessId> =
             self.roots.iter().filter(|root| root.is_running()).map(|root| root.identity).collect();
         let alive = |pid: u32| {
@@ -130,7 +131,7 @@ impl Tracker {
     }
 
     /// Reads fork events and adds the children of members, even if their parents have exited by now.
-    fn hear(&mut self) {
+    fn read_fork_events(&mut self) {
         let Some(forks) = &mut self.forks else { return };
         for fork in forks.read() {
             let ours = self.ever.contains(&fork.parent)
@@ -175,10 +176,26 @@ fn tree(table: &Table, roots: &[ProcessId], known: &BTreeSet<ProcessId>) -> Vec<
 /// Returns device and inode of the executable, which are the same for processes that run the same
 /// program.
 #[must_use]
-pub fn executable(pid: u32) -> Option<(u64, u64)> {
+pub(crate) fn executable(pid: u32) -> Option<(u64, u64)> {
     use std::os::unix::fs::MetadataExt as _;
     let file = fs::metadata(Path::new("/proc").join(pid.to_string()).join("exe")).ok()?;
     Some((file.dev(), file.ino()))
+}
+
+/// Returns the pids of this process and all its ancestors.
+#[must_use]
+pub(super) fn ancestors() -> BTreeSet<u32> {
+    let mut found = BTreeSet::new();
+    let mut pid = std::process::id();
+    while pid > 0 && found.insert(pid) {
+        pid = session::stat(pid).map_or(0, |stat| stat.ppid);
+    }
+    found
+}
+
+/// Whether the process is the first of a nested pid namespace.
+pub(super) fn is_namespace_init(pid: u32) -> bool {
+    Status::read(pid).is_some_and(|status| status.is_namespace_init())
 }
 
 #[cfg(test)]

@@ -32,7 +32,7 @@ const PAUSE: &str = "pause";
 
 /// A running group, with the path of its own cgroup.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Candidate {
+pub(crate) struct Candidate {
     /// Kind, name and cgroup of the group.
     pub group: Group,
     /// Command names of the group's processes.
@@ -43,7 +43,7 @@ pub struct Candidate {
 
 /// What a name was resolved to.
 #[derive(Debug, Clone, PartialEq)]
-pub enum Meant {
+pub(crate) enum Resolved {
     /// One group.
     Group(Candidate),
     /// A Kubernetes pod: its containers, and separately its sandbox.
@@ -59,26 +59,26 @@ pub enum Meant {
 
 /// Why a name does not resolve to a target.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum Doubt {
+pub(crate) enum ResolveError {
     /// Nothing has this name.
     #[error(
         "nothing named {0} is running here; give a pid, a unit, a container, a pod or the path of a \
          cgroup"
     )]
-    Nobody(String),
+    NotFound(String),
     /// The name is ambiguous.
-    #[error("{asked} is ambiguous ({}); give one of these in full, or the path of a cgroup", .list.join(", "))]
-    Several {
+    #[error("{argument} is ambiguous ({}); give one of these in full, or the path of a cgroup", .list.join(", "))]
+    Ambiguous {
         /// The name as given.
-        asked: String,
+        argument: String,
         /// The possible targets as TARGET arguments, with their cgroups if only these differ.
         list: Vec<String>,
     },
     /// Only the container's monitor is running.
-    #[error("only the monitor of {asked} is running ({monitor}); a monitor is never a target")]
+    #[error("only the monitor of {argument} is running ({monitor}); a monitor is never a target")]
     Monitor {
         /// The name as given.
-        asked: String,
+        argument: String,
         /// The name of the monitor.
         monitor: String,
     },
@@ -109,14 +109,15 @@ impl Candidate {
 
     /// Whether every process of the group is protected.
     fn is_protected(&self) -> bool {
-        let protected = |comm: &String| protect::listed(protect::PROTECTED_NAMES, comm).is_some();
+        let protected =
+            |comm: &String| protect::matching_rule(protect::PROTECTED_NAMES, comm).is_some();
         !self.comms.is_empty() && self.comms.iter().all(protected)
     }
 
-    fn is_called(&self, asked: &str) -> bool {
+    fn is_called(&self, argument: &str) -> bool {
         let unit = self.group.kind == GroupKind::Unit
-            && self.group.name.strip_suffix(".service") == Some(asked);
-        self.group.name == asked || unit || self.id().as_deref() == Some(asked)
+            && self.group.name.strip_suffix(".service") == Some(argument);
+        self.group.name == argument || unit || self.id().as_deref() == Some(argument)
     }
 
     /// Returns the pod that the group belongs to: (unique key, NAMESPACE/POD or otherwise the UID).
@@ -148,52 +149,52 @@ impl Candidate {
 }
 
 /// The groups and pods that a name may mean, keyed by (kind, name, cgroup or pod UID).
-type Things = BTreeMap<(GroupKind, String, String), Meant>;
+type Matches = BTreeMap<(GroupKind, String, String), Resolved>;
 
 /// Resolves a name. An exact name takes precedence over an id prefix. An ambiguous name is refused. A
 /// monitor is never the result.
 ///
 /// # Errors
 /// If nothing has this name, or more than one group has.
-pub fn pick(asked: &str, candidates: &[Candidate]) -> Result<Meant, Doubt> {
-    let shown = || sanitize::display(asked).into_owned();
-    let readings = readings(asked);
-    let mut things = Things::new();
+pub(crate) fn resolve(argument: &str, candidates: &[Candidate]) -> Result<Resolved, ResolveError> {
+    let shown = || sanitize::display(argument).into_owned();
+    let readings = readings(argument);
+    let mut matches = Matches::new();
     for (kind, name) in &readings {
-        things.extend(exact(*kind, name, candidates));
+        matches.extend(exact(*kind, name, candidates));
     }
-    if things.is_empty() {
+    if matches.is_empty() {
         for (kind, name) in &readings {
-            things.extend(by_id(*kind, name, candidates));
+            matches.extend(by_id(*kind, name, candidates));
         }
     }
-    drop_protected(&mut things);
-    if things.len() > 1 {
-        let list = list(&things);
-        return Err(Doubt::Several { asked: shown(), list });
+    drop_protected(&mut matches);
+    if matches.len() > 1 {
+        let list = list(&matches);
+        return Err(ResolveError::Ambiguous { argument: shown(), list });
     }
-    match things.into_values().next() {
-        Some(meant) => Ok(meant),
+    match matches.into_values().next() {
+        Some(resolved) => Ok(resolved),
         None => Err(match monitor(&readings, candidates) {
-            Some(monitor) => Doubt::Monitor { asked: shown(), monitor },
-            None => Doubt::Nobody(shown()),
+            Some(monitor) => ResolveError::Monitor { argument: shown(), monitor },
+            None => ResolveError::NotFound(shown()),
         }),
     }
 }
 
 /// Splits a TARGET into an optional kind and a name.
 #[must_use]
-pub fn kind_and_name(word: &str) -> (Option<GroupKind>, &str) {
+pub(crate) fn kind_and_name(word: &str) -> (Option<GroupKind>, &str) {
     readings(word).pop().unwrap_or((None, word))
 }
 
 /// Returns the possible readings: the whole word as a name, and as a kind and a name.
-fn readings(asked: &str) -> Vec<(Option<GroupKind>, &str)> {
-    let qualified = asked.split_once('/').and_then(|(kind, name)| {
+fn readings(argument: &str) -> Vec<(Option<GroupKind>, &str)> {
+    let qualified = argument.split_once('/').and_then(|(kind, name)| {
         let kind = kind.parse().ok().filter(|kind| QUALIFIERS.contains(kind))?;
         Some((Some(kind), name))
     });
-    let mut readings = vec![(None, asked)];
+    let mut readings = vec![(None, argument)];
     readings.extend(qualified);
     readings
 }
@@ -205,69 +206,70 @@ fn of_kind(kind: Option<GroupKind>, candidates: &[Candidate]) -> impl Iterator<I
         .filter(move |candidate| kind.is_none_or(|kind| candidate.group.kind == kind))
 }
 
-fn exact(kind: Option<GroupKind>, name: &str, candidates: &[Candidate]) -> Things {
-    let mut things = Things::new();
+fn exact(kind: Option<GroupKind>, name: &str, candidates: &[Candidate]) -> Matches {
+    let mut matches = Matches::new();
     for candidate in of_kind(kind, candidates) {
         if let Some((key, pod)) = candidate.pod()
             && (pod == name
                 || key == name
                 || pod.split_once('/').is_some_and(|(_, pod)| pod == name))
         {
-            let entry = things.entry((GroupKind::Pod, pod.clone(), key)).or_insert_with(|| {
-                Meant::Pod { name: pod, containers: Vec::new(), sandbox: Vec::new() }
+            let entry = matches.entry((GroupKind::Pod, pod.clone(), key)).or_insert_with(|| {
+                Resolved::Pod { name: pod, containers: Vec::new(), sandbox: Vec::new() }
             });
-            if let Meant::Pod { containers, sandbox, .. } = entry {
+            if let Resolved::Pod { containers, sandbox, .. } = entry {
                 let whose = if candidate.is_sandbox() { sandbox } else { containers };
                 whose.push(candidate.clone());
             }
         } else if candidate.is_called(name) {
-            things.extend([thing(candidate)]);
+            matches.extend([matched(candidate)]);
         }
     }
-    things
+    matches
 }
 
-fn by_id(kind: Option<GroupKind>, start: &str, candidates: &[Candidate]) -> Things {
+fn by_id(kind: Option<GroupKind>, start: &str, candidates: &[Candidate]) -> Matches {
     // A number alone is a pid, unless it has a kind as a prefix.
     let is_pid = kind.is_none() && start.bytes().all(|byte| byte.is_ascii_digit());
     let is_hex = start.bytes().all(|byte| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte));
     if start.len() < MIN_ID || !is_hex || is_pid {
-        return Things::new();
+        return Matches::new();
     }
     of_kind(kind, candidates)
         .filter(|candidate| candidate.id().is_some_and(|id| id.starts_with(start)))
-        .map(thing)
+        .map(matched)
         .collect()
 }
 
-fn thing(candidate: &Candidate) -> ((GroupKind, String, String), Meant) {
+fn matched(candidate: &Candidate) -> ((GroupKind, String, String), Resolved) {
     let Group { kind, name, cgroup, .. } = &candidate.group;
     let key = (*kind, name.clone(), cgroup.clone().unwrap_or_default());
-    (key, Meant::Group(candidate.clone()))
+    (key, Resolved::Group(candidate.clone()))
 }
 
 /// Removes groups with only protected processes if another group has the same kind and name.
-fn drop_protected(things: &mut Things) {
-    let protected = |meant: &Meant| matches!(meant, Meant::Group(group) if group.is_protected());
-    let kept: Vec<(GroupKind, String)> = things
+fn drop_protected(matches: &mut Matches) {
+    let protected =
+        |resolved: &Resolved| matches!(resolved, Resolved::Group(group) if group.is_protected());
+    let kept: Vec<(GroupKind, String)> = matches
         .iter()
-        .filter(|(_, meant)| !protected(meant))
+        .filter(|(_, resolved)| !protected(resolved))
         .map(|((kind, name, _), _)| (*kind, name.clone()))
         .collect();
-    things.retain(|(kind, name, _), meant| {
-        !protected(meant) || !kept.iter().any(|(k, n)| k == kind && n == name)
+    matches.retain(|(kind, name, _), resolved| {
+        !protected(resolved) || !kept.iter().any(|(k, n)| k == kind && n == name)
     });
 }
 
-fn list(things: &Things) -> Vec<String> {
-    things
+fn list(matches: &Matches) -> Vec<String> {
+    matches
         .iter()
-        .map(|((kind, name, rest), meant)| {
-            let word = match meant {
-                Meant::Group(candidate) => candidate.word(),
-                Meant::Pod { name, .. } => format!("pod/{}", sanitize::display(name)),
+        .map(|((kind, name, rest), resolved)| {
+            let word = match resolved {
+                Resolved::Group(candidate) => candidate.word(),
+                Resolved::Pod { name, .. } => format!("pod/{}", sanitize::display(name)),
             };
-            let same = things.keys().filter(|(k, n, _)| k == kind && n == name).count();
+            let same = matches.keys().filter(|(k, n, _)| k == kind && n == name).count();
             if same > 1 { format!("{word} ({})", sanitize::display(rest)) } else { word }
         })
         .collect()
@@ -279,9 +281,11 @@ fn monitor(readings: &[(Option<GroupKind>, &str)], candidates: &[Candidate]) -> 
         let CgroupOwner::Monitor { runtime, of, .. } = monitor.place() else { return false };
         let name = monitor.group.name.as_str();
         let watched = name.split_once(' ').map(|(_, watched)| watched);
-        readings.iter().any(|(kind, asked)| {
+        readings.iter().any(|(kind, argument)| {
             kind.is_none_or(|kind| kind == runtime)
-                && (name == *asked || watched == Some(asked) || of.as_deref() == Some(asked))
+                && (name == *argument
+                    || watched == Some(argument)
+                    || of.as_deref() == Some(argument))
         })
     };
     let found = candidates.iter().filter(|candidate| candidate.is_monitor()).find(names)?;

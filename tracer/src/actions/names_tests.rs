@@ -47,14 +47,14 @@ fn machine() -> Vec<Candidate> {
 }
 
 fn found(asked: &str, candidates: &[Candidate]) -> String {
-    match pick(asked, candidates) {
-        Ok(Meant::Group(group)) => format!("{} {}", group.group.kind, group.group.name),
-        Ok(Meant::Pod { name, containers, sandbox }) => {
+    match resolve(asked, candidates) {
+        Ok(Resolved::Group(group)) => format!("{} {}", group.group.kind, group.group.name),
+        Ok(Resolved::Pod { name, containers, sandbox }) => {
             format!("pod {name}, {} containers, {} apart", containers.len(), sandbox.len())
         }
-        Err(Doubt::Nobody(_)) => "nobody".to_owned(),
-        Err(Doubt::Several { list, .. }) => format!("one of {}", list.join(", ")),
-        Err(Doubt::Monitor { monitor, .. }) => format!("monitor {monitor}"),
+        Err(ResolveError::NotFound(_)) => "nobody".to_owned(),
+        Err(ResolveError::Ambiguous { list, .. }) => format!("one of {}", list.join(", ")),
+        Err(ResolveError::Monitor { monitor, .. }) => format!("monitor {monitor}"),
     }
 }
 
@@ -145,8 +145,8 @@ fn two_of_one_name_are_told_by_their_cgroups() {
 fn of_one_name_those_that_could_be_hit_are_taken() {
     let shim = candidate(GroupKind::Docker, "web", "/docker/x/shim", &["containerd-shim"]);
     let web = candidate(GroupKind::Docker, "web", &format!("/docker/{WEB}"), &["nginx"]);
-    assert_eq!(pick("web", &[shim.clone(), web.clone()]), Ok(Meant::Group(web.clone())));
-    assert_eq!(pick("web", &[web.clone(), shim.clone()]), Ok(Meant::Group(web)));
+    assert_eq!(resolve("web", &[shim.clone(), web.clone()]), Ok(Resolved::Group(web.clone())));
+    assert_eq!(resolve("web", &[web.clone(), shim.clone()]), Ok(Resolved::Group(web)));
     // Nothing is removed across kinds: the other kind may be the intended one.
     let lxc = candidate(GroupKind::Lxc, "web", "/lxc.payload.web", &["nginx"]);
     assert_eq!(found("web", &[shim, lxc]), "one of docker/web, lxc/web");

@@ -10,14 +10,14 @@ use std::{fs, io};
 use rustix::fs::{Mode, OFlags, fstat, open};
 use serde::{Deserialize, Serialize};
 
-use super::fence::{Cgroup, Wall};
+use super::fence::{FenceSpec, FencedCgroup};
 use super::members::Scope;
-use super::suspend::Brake;
+use super::suspend::SuspendMethod;
 use tracer_host::cgroup::{Freezer, Hierarchies};
 
 /// Identifies a cgroup by its directory and inode number.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct CgroupId {
+pub(crate) struct CgroupId {
     /// The directory, as seen by the process that recorded it.
     pub dir: PathBuf,
     /// Inode number of the directory.
@@ -32,7 +32,7 @@ pub struct CgroupId {
 
 /// Whether and where a cgroup exists.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Presence {
+pub(crate) enum Presence {
     /// The cgroup is visible at this directory.
     At(PathBuf),
     /// The cgroup was removed.
@@ -44,7 +44,7 @@ pub enum Presence {
 impl CgroupId {
     /// Returns the cgroups that currently have these directories. Missing ones are left out.
     #[must_use]
-    pub fn of(dirs: &[PathBuf]) -> Vec<Self> {
+    pub(crate) fn of(dirs: &[PathBuf]) -> Vec<Self> {
         let namespace = namespace();
         let id = |dir: &PathBuf| {
             let meta = fs::metadata(dir).ok()?;
@@ -60,7 +60,7 @@ impl CgroupId {
     /// Looks for the cgroup, even if cgroups are mounted elsewhere than for the process that recorded
     /// it.
     #[must_use]
-    pub fn presence(&self) -> Presence {
+    pub(crate) fn presence(&self) -> Presence {
         let is_it =
             |dir: &Path| fs::metadata(dir).is_ok_and(|meta| self.has(meta.ino(), meta.dev()));
         if is_it(&self.dir) {
@@ -95,19 +95,19 @@ fn namespace() -> u64 {
 /// Error: a cgroup of the target was removed, or another one has its path.
 #[derive(Debug, thiserror::Error)]
 #[error("{} is not the intended cgroup: it has ended or was restarted", .0.display())]
-pub struct Replaced(PathBuf);
+pub(crate) struct Replaced(PathBuf);
 
 /// Cgroups that are pinned by descriptors: reads and writes through them reach these cgroups or none,
 /// even if other cgroups have their paths by then.
 #[derive(Debug)]
-pub struct Pins(Vec<(PathBuf, OwnedFd)>);
+pub(crate) struct Pins(Vec<(PathBuf, OwnedFd)>);
 
 impl Pins {
     /// Opens the directories of these cgroups.
     ///
     /// # Errors
     /// [`Replaced`] if one of the cgroups no longer exists.
-    pub fn open(ids: &[CgroupId]) -> io::Result<Self> {
+    pub(crate) fn open(ids: &[CgroupId]) -> io::Result<Self> {
         let mut pins = Vec::new();
         for id in ids {
             let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
@@ -122,7 +122,7 @@ impl Pins {
 
     /// Returns the path through the descriptor of a pinned cgroup; any other path is returned as is.
     #[must_use]
-    pub fn path(&self, dir: &Path) -> PathBuf {
+    pub(crate) fn path(&self, dir: &Path) -> PathBuf {
         let held = self.0.iter().find(|(held, _)| held == dir);
         held.map_or_else(
             || dir.to_owned(),
@@ -132,7 +132,7 @@ impl Pins {
 
     /// Returns the same target with its paths through descriptors.
     #[must_use]
-    pub fn scope(&self, scope: &Scope) -> Scope {
+    pub(crate) fn scope(&self, scope: &Scope) -> Scope {
         match scope {
             Scope::Cgroup(dirs) => Scope::Cgroup(dirs.iter().map(|dir| self.path(dir)).collect()),
             Scope::Alone(_) | Scope::Tree(_) => scope.clone(),
@@ -141,15 +141,23 @@ impl Pins {
 
     /// Returns the same method with its paths through descriptors.
     #[must_use]
-    pub fn brake(&self, brake: &Brake) -> Brake {
-        match brake {
-            Brake::Freezer(Freezer::V2(dir)) => Brake::Freezer(Freezer::V2(self.path(dir))),
-            Brake::Freezer(Freezer::V1(dir)) => Brake::Freezer(Freezer::V1(self.path(dir))),
-            Brake::Fence(wall) => {
-                let by_fd = |cgroup: &Cgroup| Cgroup { dir: self.path(&cgroup.dir), ..*cgroup };
-                Brake::Fence(Wall { cgroup: wall.cgroup.as_ref().map(by_fd), ..wall.clone() })
+    pub(crate) fn method(&self, method: &SuspendMethod) -> SuspendMethod {
+        match method {
+            SuspendMethod::Freezer(Freezer::V2(dir)) => {
+                SuspendMethod::Freezer(Freezer::V2(self.path(dir)))
             }
-            Brake::Signals => Brake::Signals,
+            SuspendMethod::Freezer(Freezer::V1(dir)) => {
+                SuspendMethod::Freezer(Freezer::V1(self.path(dir)))
+            }
+            SuspendMethod::Fence(fence_spec) => {
+                let by_fd =
+                    |cgroup: &FencedCgroup| FencedCgroup { dir: self.path(&cgroup.dir), ..*cgroup };
+                SuspendMethod::Fence(FenceSpec {
+                    cgroup: fence_spec.cgroup.as_ref().map(by_fd),
+                    ..fence_spec.clone()
+                })
+            }
+            SuspendMethod::Signals => SuspendMethod::Signals,
         }
     }
 }

@@ -17,25 +17,26 @@ use tracer_model::action::Action;
 
 use super::members::Scope;
 use super::pins::{CgroupId, Pins, Presence};
-use super::suspend::Brake;
+use super::suspend::SuspendMethod;
 use tracer_host::cgroup::Freezer;
 use tracer_host::process::pidfd::{PidHandle, ProcessId, is_gone};
 
 /// Returns the directory of the records. `FILLTOP_RUN_DIR` overrides /run/filltop, for tests that must
 /// not see each other's records.
 #[must_use]
-pub fn directory() -> PathBuf {
+pub(crate) fn directory() -> PathBuf {
     let base = std::env::var_os("FILLTOP_RUN_DIR").map(PathBuf::from);
     base.unwrap_or_else(|| PathBuf::from("/run/filltop")).join("actions")
 }
 
-/// The record of a freeze, throttle or fence.
+/// A freeze, throttle or fence: the target and the method.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Record {
+pub(crate) struct Suspension {
     /// Id for `filltop resume`, e.g. `freeze-3f2a91`.
     pub id: String,
     /// TARGET as it was given to `stop`.
-    pub asked: String,
+    #[serde(rename = "asked")]
+    pub argument: String,
     /// Name of the target.
     pub name: String,
     /// `freeze`, `throttle` or `fence`.
@@ -45,15 +46,26 @@ pub struct Record {
     /// The target's processes.
     pub scope: Scope,
     /// The method.
-    pub brake: Brake,
-    /// The cgroups of target and method, with inode numbers to tell them from later ones.
+    #[serde(rename = "brake")]
+    pub method: SuspendMethod,
+    /// The cgroups of target and method as they were when the target was found, with inode numbers to
+    /// tell them from later ones.
     #[serde(default)]
     pub cgroups: Vec<CgroupId>,
+}
+
+/// The record of a suspension.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Record {
+    /// The target and the method.
+    #[serde(flatten)]
+    pub suspension: Suspension,
     /// Inode number of the pid namespace of the record's pids; 0 if unknown.
     #[serde(default)]
     pub pid_namespace: u64,
     /// The supervisor process.
-    pub keeper: ProcessId,
+    #[serde(rename = "keeper")]
+    pub supervisor: ProcessId,
     /// When the action began.
     pub since: Timestamp,
     /// Time limit, seconds since boot.
@@ -62,7 +74,7 @@ pub struct Record {
 
 /// A record that is open for appending.
 #[derive(Debug)]
-pub struct RecordFile {
+pub(crate) struct RecordFile {
     path: PathBuf,
     file: File,
 }
@@ -72,10 +84,10 @@ impl RecordFile {
     ///
     /// # Errors
     /// If it cannot be written; nothing may be suspended then.
-    pub fn create(record: &Record) -> io::Result<Self> {
+    pub(crate) fn create(record: &Record) -> io::Result<Self> {
         let dir = directory();
         DirBuilder::new().recursive(true).mode(0o700).create(&dir)?;
-        let path = dir.join(&record.id);
+        let path = dir.join(&record.suspension.id);
         let mut file = OpenOptions::new().append(true).create_new(true).mode(0o600).open(&path)?;
         file.write_all(line(record)?.as_bytes())?;
         Ok(Self { path, file })
@@ -85,12 +97,12 @@ impl RecordFile {
     ///
     /// # Errors
     /// If the file cannot be written.
-    pub fn add(&mut self, identity: ProcessId) -> io::Result<()> {
+    pub(crate) fn add(&mut self, identity: ProcessId) -> io::Result<()> {
         self.file.write_all(line(&identity)?.as_bytes())
     }
 
     /// Removes the record, once nothing is suspended any more.
-    pub fn remove(self) {
+    pub(crate) fn remove(self) {
         let _ = fs::remove_file(self.path);
     }
 }
@@ -101,18 +113,18 @@ fn line(value: &impl Serialize) -> io::Result<String> {
 
 /// Returns all records, oldest first. Unreadable (truncated) ones are left out.
 #[must_use]
-pub fn all() -> Vec<(Record, PathBuf)> {
+pub(crate) fn all() -> Vec<(Record, PathBuf)> {
     let entries = fs::read_dir(directory()).into_iter().flatten().flatten();
     let mut records: Vec<_> =
         entries.filter_map(|entry| Some((read(&entry.path())?.0, entry.path()))).collect();
-    records.sort_by_key(|(record, _)| (record.since, record.id.clone()));
+    records.sort_by_key(|(record, _)| (record.since, record.suspension.id.clone()));
     records
 }
 
 /// Reads a record and the processes that were stopped. An incomplete last line is ignored, because its
 /// process was not stopped yet.
 #[must_use]
-pub fn read(path: &Path) -> Option<(Record, Vec<ProcessId>)> {
+pub(crate) fn read(path: &Path) -> Option<(Record, Vec<ProcessId>)> {
     let text = fs::read_to_string(path).ok()?;
     let mut lines = text.lines();
     let record = serde_json::from_str(lines.next()?).ok()?;
@@ -125,22 +137,23 @@ pub fn read(path: &Path) -> Option<(Record, Vec<ProcessId>)> {
 ///
 /// # Errors
 /// System errors; the record then remains.
-pub fn undo(path: &Path) -> io::Result<usize> {
+pub(crate) fn undo(path: &Path) -> io::Result<usize> {
     let Some((record, stopped)) = read(path) else { return Ok(0) };
     let mut count = 0;
-    match &record.brake {
+    match &record.suspension.method {
         // A fence ends with its supervisor; a supervisor that hangs is killed.
-        Brake::Fence(_) => {
-            let keeper = PidHandle::open_exact(record.keeper);
-            if let Some(keeper) = keeper.filter(|k| k.identity.pid != std::process::id())
-                && let Err(error) = keeper.signal(Signal::KILL)
+        SuspendMethod::Fence(_) => {
+            let supervisor = PidHandle::open_exact(record.supervisor);
+            if let Some(supervisor) =
+                supervisor.filter(|process| process.identity.pid != std::process::id())
+                && let Err(error) = supervisor.signal(Signal::KILL)
                 && !is_gone(&error)
             {
                 return Err(error);
             }
         }
-        Brake::Freezer(freezer) => thaw(&record, freezer)?,
-        Brake::Signals => {
+        SuspendMethod::Freezer(freezer) => thaw(&record, freezer)?,
+        SuspendMethod::Signals => {
             for identity in stopped.iter().rev() {
                 let Some(handle) = PidHandle::open_exact(*identity) else { continue };
                 match handle.signal(Signal::CONT) {
@@ -159,7 +172,7 @@ pub fn undo(path: &Path) -> io::Result<usize> {
 
 /// Thaws the cgroup that was frozen, but not a later one at the same path.
 fn thaw(record: &Record, freezer: &Freezer) -> io::Result<()> {
-    let Some(id) = record.cgroups.iter().find(|id| id.dir == freezer.dir()) else {
+    let Some(id) = record.suspension.cgroups.iter().find(|id| id.dir == freezer.dir()) else {
         return freezer.set(false);
     };
     let dir = match id.presence() {
@@ -178,7 +191,7 @@ fn thaw(record: &Record, freezer: &Freezer) -> io::Result<()> {
 
 /// Returns the inode number of this process's pid namespace; 0 if it cannot be read.
 #[must_use]
-pub fn pid_namespace() -> u64 {
+pub(crate) fn pid_namespace() -> u64 {
     fs::metadata("/proc/self/ns/pid").map_or(0, |meta| meta.ino())
 }
 
@@ -186,9 +199,23 @@ pub fn pid_namespace() -> u64 {
 ///
 /// # Errors
 /// Those of getrandom(2).
-pub fn new_id(how: Action) -> io::Result<String> {
+pub(crate) fn new_id(how: Action) -> io::Result<String> {
     let mut bytes = [0u8; 3];
-    // Up to 256 bytes are returned whole (getrandom(2)).
+    // Up to 256 bytes are always filled completely, getrandom(2).
     getrandom(&mut bytes, GetRandomFlags::empty())?;
     Ok(format!("{}-{:02x}{:02x}{:02x}", how.name(), bytes[0], bytes[1], bytes[2]))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A record file is read by other versions of filltop: its keys must not change.
+    #[test]
+    fn keys_of_a_record_are_stable() {
+        let line = r#"{"id":"freeze-3f2a91","asked":"web","name":"web","how":"freeze","rate":null,"scope":{"tree":[{"pid":70,"start_ticks":7,"inode":9}]},"brake":{"freezer":{"v2":"/sys/fs/cgroup/web"}},"cgroups":[{"dir":"/sys/fs/cgroup/web","inode":18446744073709551615,"device":3,"namespace":4}],"pid_namespace":5,"keeper":{"pid":71,"start_ticks":8},"since":"2026-11-21T00:00:00Z","until_boottime_s":1234.5}"#;
+        let record: Record = serde_json::from_str(line).unwrap();
+        assert_eq!(record.supervisor.pid, 71);
+        assert_eq!(serde_json::to_string(&record).unwrap(), line);
+    }
 }

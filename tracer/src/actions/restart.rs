@@ -11,40 +11,39 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use tracer_model::action::Action;
-use tracer_model::action::restart::{Manager, Policy};
+use tracer_model::action::restart::{Manager, RestartPolicy};
 use tracer_model::snapshot::{Group, GroupKind};
 
-use super::members::Scope;
+use super::members::{Scope, is_namespace_init};
 use super::target::Target;
 use super::{target, unit};
 use crate::attribute::groups::Groups;
 use crate::attribute::groups::runtime_state::files;
 use tracer_host::mounts::MountedVolume;
 use tracer_host::process::pidfd::ProcessId;
-use tracer_host::process::status::Status;
 use tracer_host::{clock, mounts};
 
 /// How long systemd may take to answer.
-const ASK: Duration = Duration::from_secs(3);
+const SYSTEMCTL_TIMEOUT: Duration = Duration::from_secs(3);
 /// How long to wait for a restart of the target.
-const PATIENCE: Duration = Duration::from_secs(10);
+const RESTART_TIMEOUT: Duration = Duration::from_secs(10);
 /// Interval between two checks for a restart.
-const LOOK: Duration = Duration::from_millis(200);
+const CHECK_INTERVAL: Duration = Duration::from_millis(200);
 
 /// Returns the restart policy of a target; `None` if nothing is known to restart it. If the target is
 /// only some processes of a container or unit, the policy applies if the first process is among them.
 #[must_use]
-pub fn policy(target: &Target) -> Option<Policy> {
+pub(crate) fn policy(target: &Target) -> Option<RestartPolicy> {
     let group = target.group.as_ref();
     let kind = group.map_or(target.subject.kind.group(), |group| Some(group.kind))?;
     let name = group.map_or(target.subject.name.as_str(), |group| group.name.as_str());
     let members = target.scope.members();
     let whole = matches!(target.scope, Scope::Cgroup(_));
-    let of = |by, policy| Some(Policy { by, policy });
+    let of = |by, policy| Some(RestartPolicy { by, policy });
     match kind {
         _ if !whole
             && kind != GroupKind::Unit
-            && !members.iter().any(|member| is_first(member.pid)) =>
+            && !members.iter().any(|member| is_namespace_init(member.pid)) =>
         {
             None
         }
@@ -58,11 +57,12 @@ pub fn policy(target: &Target) -> Option<Policy> {
         }
         GroupKind::Pod => of(Manager::Kubelet, None),
         GroupKind::Unit => {
-            let shown = unit::show(name, &["Restart", "MainPID"], ASK)?;
+            let shown = unit::show(name, &["Restart", "MainPID"], SYSTEMCTL_TIMEOUT)?;
             let main: Option<u32> = shown.get("MainPID").and_then(|pid| pid.parse().ok());
             let main = main.filter(|pid| *pid != 0);
-            let hit = whole || members.iter().any(|member| Some(member.pid) == main);
-            let policy = shown.get("Restart").filter(|policy| hit && !policy.is_empty())?.clone();
+            let is_included = whole || members.iter().any(|member| Some(member.pid) == main);
+            let policy =
+                shown.get("Restart").filter(|policy| is_included && !policy.is_empty())?.clone();
             of(Manager::Systemd, Some(policy))
         }
         _ => None,
@@ -74,12 +74,7 @@ pub fn policy(target: &Target) -> Option<Policy> {
 /// very many.
 fn first_of(members: &[ProcessId]) -> Option<u32> {
     let mut some = members.iter().take(256).map(|member| member.pid);
-    some.find(|pid| is_first(*pid)).or_else(|| members.first().map(|member| member.pid))
-}
-
-/// Whether the process is the first of a nested pid namespace.
-pub(super) fn is_first(pid: u32) -> bool {
-    Status::read(pid).is_some_and(|status| status.is_namespace_init())
+    some.find(|pid| is_namespace_init(*pid)).or_else(|| members.first().map(|member| member.pid))
 }
 
 /// Returns Docker's policy for the container of a process, e.g. `always`, `on-failure:3`; `None` if it
@@ -143,7 +138,9 @@ fn podman(pid: u32, id: &str) -> Option<String> {
 /// in the file; if the two differ, the policy is unknown.
 fn in_bolt(bytes: &[u8], id: &str) -> Option<String> {
     let mut found: BTreeSet<String> = BTreeSet::new();
-    for (at, _) in bytes.windows(START.len()).enumerate().filter(|(_, part)| *part == START) {
+    for (at, _) in
+        bytes.windows(CONFIG_PREFIX.len()).enumerate().filter(|(_, part)| *part == CONFIG_PREFIX)
+    {
         let mut values = serde_json::Deserializer::from_slice(&bytes[at..]).into_iter::<Config>();
         if let Some(Ok(config)) = values.next()
             && config.id == id
@@ -156,7 +153,7 @@ fn in_bolt(bytes: &[u8], id: &str) -> Option<String> {
 }
 
 /// First bytes of a container's configuration.
-const START: &[u8] = br#"{"spec":"#;
+const CONFIG_PREFIX: &[u8] = br#"{"spec":"#;
 /// Largest database that is read, bytes.
 const MAX_DATABASE: u64 = 64 << 20;
 /// Largest configuration file that is read, bytes.
@@ -173,7 +170,7 @@ struct Config {
 /// Returns all processes of the unit, container or pod that the target is or belongs to. A pod has the
 /// processes of its containers.
 #[must_use]
-pub fn present(target: &Target) -> BTreeSet<ProcessId> {
+pub(crate) fn processes_of(target: &Target) -> BTreeSet<ProcessId> {
     let group = target.group.as_ref();
     let kind = group.map_or(target.subject.kind.group(), |group| Some(group.kind));
     let name = target.group.as_ref().map_or(&target.subject.name, |group| &group.name);
@@ -194,21 +191,21 @@ pub fn present(target: &Target) -> BTreeSet<ProcessId> {
 /// Waits up to 10 s for a terminated target to have processes that were not in `before`, and returns
 /// their pids. Checks only once if no restart is expected.
 #[must_use]
-pub fn came_back(
+pub(crate) fn wait_for_restart(
     target: &Target,
     how: Action,
     before: &BTreeSet<ProcessId>,
-    policy: &Policy,
+    policy: &RestartPolicy,
 ) -> Vec<u32> {
     let awaited = policy.after(how).is_some_and(|restart| restart.returns != Some(false));
-    let patience = if awaited { PATIENCE } else { Duration::ZERO };
+    let timeout = if awaited { RESTART_TIMEOUT } else { Duration::ZERO };
     let start = clock::instant();
     loop {
-        let new: Vec<u32> = present(target).difference(before).map(|who| who.pid).collect();
-        if !new.is_empty() || start.elapsed() >= patience {
+        let new: Vec<u32> = processes_of(target).difference(before).map(|who| who.pid).collect();
+        if !new.is_empty() || start.elapsed() >= timeout {
             return new;
         }
-        std::thread::sleep(LOOK);
+        std::thread::sleep(CHECK_INTERVAL);
     }
 }
 

@@ -14,7 +14,7 @@ use super::audit::Audit;
 use super::members::Scope;
 use super::pins::Presence;
 use super::record::Record;
-use super::suspend::Brake;
+use super::suspend::SuspendMethod;
 use super::{names, record};
 use crate::attribute::groups::cgroup_path::{CgroupOwner, classify};
 use crate::attribute::groups::session;
@@ -23,45 +23,47 @@ use tracer_host::process::stat::{NS_PER_TICK, Stat};
 use tracer_host::{cgroup, clock};
 
 /// How long the supervisor may take; after that its record is undone directly.
-const PATIENCE: Duration = Duration::from_secs(3);
+const SUPERVISOR_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// Resumes the target of one record.
 ///
 /// # Errors
 /// System errors.
-pub fn release(record: &Record, path: &Path) -> anyhow::Result<()> {
-    if let Some(keeper) = PidHandle::open_exact(record.keeper) {
-        keeper.signal(Signal::TERM).context("cannot signal the supervisor")?;
+pub(crate) fn release(record: &Record, path: &Path) -> anyhow::Result<()> {
+    if let Some(supervisor) = PidHandle::open_exact(record.supervisor) {
+        supervisor.signal(Signal::TERM).context("cannot signal the supervisor")?;
         let start = clock::instant();
-        while path.exists() && start.elapsed() < PATIENCE {
+        while path.exists() && start.elapsed() < SUPERVISOR_TIMEOUT {
             std::thread::sleep(Duration::from_millis(1));
         }
     }
-    record::undo(path).with_context(|| format!("cannot resume {}", record.name))?;
+    record::undo(path).with_context(|| format!("cannot resume {}", record.suspension.name))?;
     Ok(())
 }
 
 /// Finds the records for a word: an id, the TARGET as it was given to `stop`, or the target's name. If
 /// the name has a kind as a prefix, only records whose cgroup is of that kind match.
 #[must_use]
-pub fn meant(word: &str) -> Vec<(Record, std::path::PathBuf)> {
+pub(crate) fn find(word: &str) -> Vec<(Record, std::path::PathBuf)> {
     let all = record::all();
-    let exact = |record: &Record| record.id == word || record.asked == word;
+    let exact =
+        |record: &Record| record.suspension.id == word || record.suspension.argument == word;
     if all.iter().any(|(record, _)| exact(record)) {
         return all.into_iter().filter(|(record, _)| exact(record)).collect();
     }
     let (kind, name) = names::kind_and_name(word);
     all.into_iter()
         .filter(|(record, _)| {
-            record.name == word
-                || record.name == name && kind.is_none_or(|kind| is_of_kind(record, kind))
+            record.suspension.name == word
+                || record.suspension.name == name
+                    && kind.is_none_or(|kind| is_of_kind(record, kind))
         })
         .collect()
 }
 
 /// Whether the record's target is a cgroup of this kind.
 fn is_of_kind(record: &Record, kind: GroupKind) -> bool {
-    let Scope::Cgroup(dirs) = &record.scope else { return false };
+    let Scope::Cgroup(dirs) = &record.suspension.scope else { return false };
     dirs.iter().any(|dir| match classify(&dir.to_string_lossy()) {
         CgroupOwner::Container { pod: Some(_), .. } | CgroupOwner::Pod { .. } => {
             kind == GroupKind::Pod
@@ -86,30 +88,32 @@ fn is_of_kind(record: &Record, kind: GroupKind) -> bool {
 /// of the target only after up to a second.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[serde(rename_all = "snake_case", tag = "standing")]
-pub enum Standing {
+pub(crate) enum RecordState {
     /// The target is frozen, throttled or fenced.
     InForce,
     /// The target has ended and was restarted; the new instance is not suspended.
-    StartedAgain {
+    #[serde(rename = "started_again")]
+    Restarted {
         /// Time of the restart.
         at: Timestamp,
     },
     /// No process of the target is left.
     Ended,
     /// The target was resumed by another program.
-    LetGo,
+    #[serde(rename = "let_go")]
+    ResumedElsewhere,
 }
 
 /// Determines the state of a record's target.
 #[must_use]
-pub fn standing(record: &Record, path: &Path) -> Standing {
+pub(crate) fn state(record: &Record, path: &Path) -> RecordState {
     let mine = record.pid_namespace == record::pid_namespace() || record.pid_namespace == 0;
-    if let Scope::Cgroup(dirs) = &record.scope {
-        let there = record.cgroups.iter().any(|id| id.presence() != Presence::Gone);
-        if !record.cgroups.is_empty() && !there {
+    if let Scope::Cgroup(dirs) = &record.suspension.scope {
+        let there = record.suspension.cgroups.iter().any(|id| id.presence() != Presence::Gone);
+        if !record.suspension.cgroups.is_empty() && !there {
             let later = dirs.iter().flat_map(|dir| cgroup::processes(dir));
             let started = later.filter_map(session::stat).map(|stat| stat.start_ticks);
-            return started.min().map_or(Standing::Ended, |ticks| Standing::StartedAgain {
+            return started.min().map_or(RecordState::Ended, |ticks| RecordState::Restarted {
                 at: clock::at_boottime(ticks * NS_PER_TICK),
             });
         }
@@ -121,27 +125,29 @@ pub fn standing(record: &Record, path: &Path) -> Standing {
         .into_iter()
         .filter_map(|who| PidHandle::open_exact(who)?.stat())
         .collect();
-    if mine && stopped.is_empty() && record.scope.members().is_empty() {
-        return Standing::Ended;
+    if mine && stopped.is_empty() && record.suspension.scope.members().is_empty() {
+        return RecordState::Ended;
     }
-    let let_go = record.how == Action::Freeze
-        && match &record.brake {
-            Brake::Freezer(freezer) => freezer.dir().exists() && !freezer.is_requested(),
-            Brake::Signals => {
+    let resumed_elsewhere = record.suspension.how == Action::Freeze
+        && match &record.suspension.method {
+            SuspendMethod::Freezer(freezer) => freezer.dir().exists() && !freezer.is_requested(),
+            SuspendMethod::Signals => {
                 mine && !stopped.is_empty() && stopped.iter().all(|stat| stat.state != 'T')
             }
-            Brake::Fence(_) => false,
+            SuspendMethod::Fence(_) => false,
         };
-    if let_go { Standing::LetGo } else { Standing::InForce }
+    if resumed_elsewhere { RecordState::ResumedElsewhere } else { RecordState::InForce }
 }
 
 /// Returns the records whose targets share a process with this one, unless they have ended.
 #[must_use]
-pub fn concerning(scope: &Scope) -> Vec<(Record, std::path::PathBuf)> {
+pub(crate) fn overlapping(scope: &Scope) -> Vec<(Record, std::path::PathBuf)> {
     let mut all = record::all();
-    all.retain(|(record, _)| record.scope == *scope || record.scope.overlaps(scope));
+    all.retain(|(record, _)| {
+        record.suspension.scope == *scope || record.suspension.scope.overlaps(scope)
+    });
     all.retain(|(record, path)| {
-        matches!(standing(record, path), Standing::InForce | Standing::LetGo)
+        matches!(state(record, path), RecordState::InForce | RecordState::ResumedElsewhere)
     });
     all
 }
@@ -152,14 +158,14 @@ pub fn concerning(scope: &Scope) -> Vec<(Record, std::path::PathBuf)> {
 /// namespace mean nothing here, so such a record is undone only then, and only if it uses a freezer.
 /// Returns the undone records.
 #[must_use]
-pub fn sweep() -> Vec<Record> {
+pub(crate) fn reap_orphans() -> Vec<Record> {
     let mut undone = Vec::new();
     let here = record::pid_namespace();
     for (record, path) in record::all() {
         let over = clock::boottime_s() > record.until_boottime_s + 10.0;
         let foreign = record.pid_namespace != 0 && record.pid_namespace != here;
-        let alone = !foreign && PidHandle::open_exact(record.keeper).is_none();
-        let reachable = !foreign || matches!(record.brake, Brake::Freezer(_));
+        let alone = !foreign && PidHandle::open_exact(record.supervisor).is_none();
+        let reachable = !foreign || matches!(record.suspension.method, SuspendMethod::Freezer(_));
         if (alone || over && reachable) && record::undo(&path).is_ok() {
             undone.push(record);
         }
@@ -169,13 +175,17 @@ pub fn sweep() -> Vec<Record> {
 
 /// Does the same for a long-running process, and writes an audit line for each record, because the
 /// output of such a process may not be read.
-pub fn sweep_as(who: &str) -> Vec<Record> {
-    let undone = sweep();
+pub(crate) fn reap_orphans_as(who: &str) -> Vec<Record> {
+    let undone = reap_orphans();
     for record in &undone {
         let reason = "supervisor and watchdog were killed";
-        let mut audit = Audit::new(record.how, &record.name, who.to_owned(), reason);
-        audit.what = format!("end of {}", record.how.name());
-        audit.id = Some(record.id.clone());
+        let audit = Audit::end(
+            record.suspension.how,
+            &record.suspension.id,
+            &record.suspension.name,
+            who,
+            reason,
+        );
         // The record is undone already; a failed audit line changes nothing.
         let _ = audit.write(None);
     }
@@ -186,12 +196,13 @@ pub fn sweep_as(who: &str) -> Vec<Record> {
 ///
 /// # Errors
 /// If nothing suspended matches, and system errors.
-pub fn resume(word: &str) -> anyhow::Result<Vec<Record>> {
-    let found = meant(word);
+pub(crate) fn resume(word: &str) -> anyhow::Result<Vec<Record>> {
+    let found = find(word);
     if found.is_empty() {
-        let ids: Vec<String> = record::all().into_iter().map(|(record, _)| record.id).collect();
-        let halted = if ids.is_empty() { "nothing".to_owned() } else { ids.join(", ") };
-        bail!("nothing suspended matches {word:?}; currently suspended: {halted}");
+        let ids: Vec<String> =
+            record::all().into_iter().map(|(record, _)| record.suspension.id).collect();
+        let suspended = if ids.is_empty() { "nothing".to_owned() } else { ids.join(", ") };
+        bail!("nothing suspended matches {word:?}; currently suspended: {suspended}");
     }
     for (record, path) in &found {
         release(record, path)?;

@@ -3,14 +3,15 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
-use std::path::Path;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use rustix::process::Signal;
 use serde::{Deserialize, Serialize};
 
-use super::executor::Hands;
-use super::fence::Wall;
+use super::executor::Executor;
+use super::fence::FenceSpec;
+use super::freezer;
 use super::members::{Scope, Table, Tracker};
 use tracer_host::cgroup::{Freezer, Hierarchies};
 use tracer_host::process::pidfd::{PidHandle, ProcessId, is_gone};
@@ -19,113 +20,58 @@ use tracer_host::{cgroup, clock};
 use tracer_kernel::fence::{Fence, FenceCounts};
 
 /// How long suspending may take before the processes that still run are reported.
-const PATIENCE: Duration = Duration::from_millis(900);
+const SUSPEND_TIMEOUT: Duration = Duration::from_millis(900);
 /// Interval between two checks for processes that still run.
-const LOOK: Duration = Duration::from_millis(1);
+const SCAN_INTERVAL: Duration = Duration::from_millis(1);
 
 /// How a target is suspended.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Brake {
+pub(crate) enum SuspendMethod {
     /// With the freezer of a cgroup.
     Freezer(Freezer),
     /// With SIGSTOP to each process.
     Signals,
     /// With a fence: the target keeps running, but its calls that take space on one volume fail.
-    Fence(Wall),
+    Fence(FenceSpec),
 }
 
-impl Brake {
-    /// Chooses a freezer whose cgroup contains exactly these processes, otherwise signals. A cgroup
-    /// that contains other processes, too, is never frozen.
+impl SuspendMethod {
+    /// Chooses a freezer whose cgroup contains exactly these processes, otherwise signals.
     #[must_use]
-    pub fn choose(scope: &Scope, hierarchies: &Hierarchies) -> Self {
-        let freezer = match scope {
-            Scope::Alone(_) | Scope::Tree(_) => around(scope, hierarchies),
-            Scope::Cgroup(dirs) => freezer_at(dirs, hierarchies),
-        };
-        freezer.map_or(Self::Signals, Self::Freezer)
+    pub(crate) fn choose(scope: &Scope, hierarchies: &Hierarchies) -> Self {
+        freezer::of(scope, hierarchies).map_or(Self::Signals, Self::Freezer)
     }
 
     /// Describes the method, for plans and audit lines.
     #[must_use]
-    pub fn words(&self) -> String {
+    pub(crate) fn describe(&self) -> String {
         match self {
             Self::Freezer(Freezer::V2(dir)) => format!("cgroup v2 freezer {}", dir.display()),
             Self::Freezer(Freezer::V1(dir)) => format!("cgroup v1 freezer {}", dir.display()),
             Self::Signals => "SIGSTOP to each process until no new child appears".to_owned(),
-            Self::Fence(wall) => wall.words(),
+            Self::Fence(fence_spec) => fence_spec.describe(),
         }
     }
 }
 
-/// Returns the directory of the cgroup v2 that contains exactly these processes.
-#[must_use]
-pub fn cgroup_v2(scope: &Scope, hierarchies: &Hierarchies) -> Option<std::path::PathBuf> {
-    match Brake::choose(scope, hierarchies) {
-        Brake::Freezer(Freezer::V2(dir)) => Some(dir),
-        _ => None,
-    }
-}
-
-/// Returns the freezer of a cgroup that contains all of these processes and no others.
-fn around(scope: &Scope, hierarchies: &Hierarchies) -> Option<Freezer> {
-    let members: BTreeSet<u32> = scope.members().into_iter().map(|identity| identity.pid).collect();
-    let places: BTreeSet<_> = members.iter().map(|pid| Hierarchies::of_process(*pid)).collect();
-    let only = |paths: BTreeSet<Option<String>>| match paths.into_iter().collect::<Vec<_>>()[..] {
-        [Some(ref path)] if path != "/" => Some(path.trim_start_matches('/').to_owned()),
-        _ => None,
-    };
-    let holds_just_them = |dir: &Path| {
-        let inside = cgroup::processes(dir);
-        !inside.is_empty() && inside == members
-    };
-    let v2 = only(places.iter().map(|(v2, _)| v2.clone()).collect())
-        .and_then(|path| Some(hierarchies.v2.as_ref()?.join(path)))
-        .filter(|dir| cgroup::is_writable(&dir.join("cgroup.freeze")) && holds_just_them(dir));
-    let v1 = only(places.iter().map(|(_, v1)| v1.clone()).collect())
-        .and_then(|path| Some(hierarchies.freezer.as_ref()?.join(path)))
-        .filter(|dir| cgroup::is_writable(&dir.join("freezer.state")) && holds_just_them(dir));
-    v2.map(Freezer::V2).or(v1.map(Freezer::V1))
-}
-
-/// Returns the freezer among the directories of one cgroup: in the hierarchy whose directory contains
-/// every process that any of the directories contains.
-fn freezer_at(dirs: &[std::path::PathBuf], hierarchies: &Hierarchies) -> Option<Freezer> {
-    let all: BTreeSet<u32> = dirs.iter().flat_map(|dir| cgroup::processes(dir)).collect();
-    let fits = |dir: &&std::path::PathBuf| !all.is_empty() && cgroup::processes(dir) == all;
-    let v2 = dirs.iter().find(|dir| {
-        hierarchies.v2.as_ref().is_some_and(|at| dir.starts_with(at) && *dir != at)
-            && cgroup::is_writable(&dir.join("cgroup.freeze"))
-            && fits(dir)
-    });
-    let v1 = || {
-        dirs.iter().find(|dir| {
-            hierarchies.freezer.as_ref().is_some_and(|at| dir.starts_with(at) && *dir != at)
-                && cgroup::is_writable(&dir.join("freezer.state"))
-                && fits(dir)
-        })
-    };
-    v2.cloned().map(Freezer::V2).or_else(|| v1().cloned().map(Freezer::V1))
-}
-
-/// Error: the cgroup is frozen, but a process of the target had already moved to another one.
+/// Why a target could not be suspended.
 #[derive(Debug, thiserror::Error)]
-#[error("process {0} left its cgroup while it was being frozen")]
-pub struct Escaped(u32);
-
-impl Escaped {
-    /// Whether `error` is this error.
-    #[must_use]
-    pub fn is(error: &anyhow::Error) -> bool {
-        let error = error.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
-        matches!(error, Some(error) if error.is::<Self>())
-    }
+pub(crate) enum SuspendError {
+    /// The cgroup is frozen, but a process of the target had already moved to another one.
+    #[error("process {0} left its cgroup while it was being frozen")]
+    Escaped(u32),
+    /// Another program froze the cgroup.
+    #[error("{} is already frozen, but not by filltop", .0.display())]
+    AlreadyFrozen(PathBuf),
+    /// A system call failed, or a privilege is missing.
+    #[error(transparent)]
+    System(#[from] io::Error),
 }
 
 /// The result of suspending a target.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-pub struct Halted {
+pub(crate) struct SuspendReport {
     /// Number of suspended processes.
     pub processes: usize,
     /// Time until they were suspended, milliseconds.
@@ -135,29 +81,29 @@ pub struct Halted {
 }
 
 /// Suspends and resumes one target, any number of times.
-pub struct Halter {
+pub(crate) struct Suspender {
     tracker: Tracker,
-    brake: Brake,
+    method: SuspendMethod,
     /// Processes to which filltop sent SIGSTOP. Those that were stopped before are not included.
     stopped: BTreeMap<ProcessId, PidHandle>,
     /// Processes that were already stopped before.
     others: BTreeSet<ProcessId>,
     /// Whether it was checked once that the freezer contains the whole target.
-    held: bool,
+    is_checked: bool,
     /// The fence in force.
     fence: Option<Fence>,
 }
 
-impl Halter {
+impl Suspender {
     /// Creates a suspender for a target, which is not suspended yet.
     #[must_use]
-    pub fn new(scope: Scope, brake: Brake) -> Self {
+    pub(crate) fn new(scope: Scope, method: SuspendMethod) -> Self {
         Self {
             tracker: Tracker::new(scope),
-            brake,
+            method,
             stopped: BTreeMap::new(),
             others: BTreeSet::new(),
-            held: false,
+            is_checked: false,
             fence: None,
         }
     }
@@ -166,19 +112,20 @@ impl Halter {
     /// process is on record whatever happens next.
     ///
     /// # Errors
-    /// System errors, and those of `before`; what was stopped until then stays on record.
-    pub fn halt(
+    /// A process that escaped, system errors, and those of `before`; what was stopped until then stays on
+    /// record.
+    pub(crate) fn suspend(
         &mut self,
-        hands: &mut dyn Hands,
+        executor: &mut dyn Executor,
         before: &mut dyn FnMut(ProcessId) -> io::Result<()>,
-    ) -> io::Result<Halted> {
+    ) -> Result<SuspendReport, SuspendError> {
         let start = clock::instant();
-        let (processes, notes) = match self.brake.clone() {
-            Brake::Freezer(freezer) => self.freeze(&freezer, hands)?,
-            Brake::Signals => self.stop_all(hands, before)?,
-            Brake::Fence(wall) => (self.fence(&wall, hands)?, Vec::new()),
+        let (processes, notes) = match self.method.clone() {
+            SuspendMethod::Freezer(freezer) => self.freeze(&freezer, executor)?,
+            SuspendMethod::Signals => self.stop_all(executor, before)?,
+            SuspendMethod::Fence(fence_spec) => (self.fence(&fence_spec, executor)?, Vec::new()),
         };
-        Ok(Halted { processes, took_ms: start.elapsed().as_secs_f64() * 1e3, notes })
+        Ok(SuspendReport { processes, took_ms: start.elapsed().as_secs_f64() * 1e3, notes })
     }
 
     /// Resumes the target. If signals were used: only the processes that filltop stopped, children
@@ -186,26 +133,26 @@ impl Halter {
     ///
     /// # Errors
     /// System errors.
-    pub fn release(&mut self, hands: &mut dyn Hands) -> io::Result<()> {
-        match &self.brake {
-            Brake::Freezer(freezer) => {
+    pub(crate) fn release(&mut self, executor: &mut dyn Executor) -> io::Result<()> {
+        match &self.method {
+            SuspendMethod::Freezer(freezer) => {
                 let (file, word) = freezer.control_write(false);
-                match hands.write(&file, word) {
+                match executor.write(&file, word) {
                     Err(error) if cgroup::is_removed(&error) => Ok(()),
                     result => result,
                 }
             }
-            Brake::Signals => {
+            SuspendMethod::Signals => {
                 self.others.clear();
                 for handle in std::mem::take(&mut self.stopped).values().rev() {
-                    match hands.signal(handle, Signal::CONT) {
+                    match executor.signal(handle, Signal::CONT) {
                         Err(error) if !is_gone(&error) => return Err(error),
                         _ => {}
                     }
                 }
                 Ok(())
             }
-            Brake::Fence(_) => {
+            SuspendMethod::Fence(_) => {
                 self.fence = None;
                 Ok(())
             }
@@ -214,28 +161,28 @@ impl Halter {
 
     /// Returns the counters of the fence, while it is in force.
     #[must_use]
-    pub fn tally(&self) -> Option<FenceCounts> {
+    pub(crate) fn tally(&self) -> Option<FenceCounts> {
         self.fence.as_ref().map(Fence::counts)
     }
 
     /// Returns the target's current processes.
     #[must_use]
-    pub fn members(&mut self) -> Vec<ProcessId> {
-        match &self.brake {
+    pub(crate) fn members(&mut self) -> Vec<ProcessId> {
+        match &self.method {
             // Much less to read than all of /proc, and a throttle reads this often.
-            Brake::Freezer(freezer) => cgroup::processes(freezer.dir())
+            SuspendMethod::Freezer(freezer) => cgroup::processes(freezer.dir())
                 .into_iter()
                 .map(|pid| ProcessId { pid, start_ticks: 0 })
                 .collect(),
-            Brake::Signals | Brake::Fence(_) => self.tracker.look().1,
+            SuspendMethod::Signals | SuspendMethod::Fence(_) => self.tracker.scan().1,
         }
     }
 
-    fn fence(&mut self, wall: &Wall, hands: &mut dyn Hands) -> io::Result<usize> {
+    fn fence(&mut self, fence_spec: &FenceSpec, executor: &mut dyn Executor) -> io::Result<usize> {
         let failed = |error: anyhow::Error| io::Error::other(format!("{error:#}"));
-        let mut fence = wall.load().map_err(failed)?;
-        hands.fence(&mut fence, wall)?;
-        let count = wall.enclose(&mut fence, &mut self.tracker)?;
+        let mut fence = fence_spec.load().map_err(failed)?;
+        executor.fence(&mut fence, fence_spec)?;
+        let count = fence_spec.add_members(&mut fence, &mut self.tracker)?;
         self.fence = Some(fence);
         Ok(count)
     }
@@ -243,29 +190,29 @@ impl Halter {
     fn freeze(
         &mut self,
         freezer: &Freezer,
-        hands: &mut dyn Hands,
-    ) -> io::Result<(usize, Vec<String>)> {
+        executor: &mut dyn Executor,
+    ) -> Result<(usize, Vec<String>), SuspendError> {
         let (file, word) = freezer.control_write(true);
         let start = clock::instant();
-        hands.write(&file, word)?;
-        while !hands.dry() && !freezer.is_frozen() {
-            if start.elapsed() > PATIENCE {
+        executor.write(&file, word)?;
+        while !executor.is_dry_run() && !freezer.is_frozen() {
+            if start.elapsed() > SUSPEND_TIMEOUT {
                 let count = cgroup::processes(freezer.dir()).len();
                 return Ok((count, vec![self.unfrozen()]));
             }
-            std::thread::sleep(LOOK);
+            std::thread::sleep(SCAN_INTERVAL);
             // Version 1 can miss a task that is being forked; writing again freezes it.
             if matches!(freezer, Freezer::V1(_)) {
-                hands.write(&file, word)?;
+                executor.write(&file, word)?;
             }
         }
         let inside = cgroup::processes(freezer.dir());
         // A frozen process cannot move itself, but it may have done so right before. Checked only
         // once, because a throttle calls this many times a second.
-        if !hands.dry() && !std::mem::replace(&mut self.held, true) {
-            let (_, members) = self.tracker.look();
+        if !executor.is_dry_run() && !std::mem::replace(&mut self.is_checked, true) {
+            let (_, members) = self.tracker.scan();
             if let Some(member) = members.iter().find(|member| !inside.contains(&member.pid)) {
-                return Err(io::Error::other(Escaped(member.pid)));
+                return Err(SuspendError::Escaped(member.pid));
             }
         }
         Ok((inside.len(), Vec::new()))
@@ -289,41 +236,41 @@ impl Halter {
 
     fn stop_all(
         &mut self,
-        hands: &mut dyn Hands,
+        executor: &mut dyn Executor,
         before: &mut dyn FnMut(ProcessId) -> io::Result<()>,
     ) -> io::Result<(usize, Vec<String>)> {
         self.tracker.listen();
         let start = clock::instant();
-        let mut quiet = 0;
+        let mut scans_without_new = 0;
         loop {
-            let (table, members) = self.tracker.look();
+            let (table, members) = self.tracker.scan();
             let new: Vec<ProcessId> = members
                 .iter()
                 .filter(|who| !self.stopped.contains_key(who) && !self.others.contains(who))
                 .copied()
                 .collect();
             for identity in &new {
-                self.stop_one(*identity, &table, hands, before)?;
+                self.stop_one(*identity, &table, executor, before)?;
             }
             let running: Vec<String> = self.running();
             if new.is_empty() && running.is_empty() {
-                quiet += 1;
+                scans_without_new += 1;
             } else {
-                quiet = 0;
+                scans_without_new = 0;
             }
             // Two scans in a row, because a scan of /proc is not atomic.
-            if quiet == 2 || hands.dry() {
+            if scans_without_new == 2 || executor.is_dry_run() {
                 break;
             }
-            if start.elapsed() > PATIENCE {
+            if start.elapsed() > SUSPEND_TIMEOUT {
                 return Ok((self.stopped.len(), running));
             }
             if new.is_empty() {
-                std::thread::sleep(LOOK);
+                std::thread::sleep(SCAN_INTERVAL);
             }
         }
         let mut notes = Vec::new();
-        if self.tracker.is_deaf() {
+        if self.tracker.fork_events_unavailable() {
             notes.push(
                 "fork events are unavailable (no process connector) or were lost: a child that \
                  called setsid while its parent exited may have been missed"
@@ -340,7 +287,7 @@ impl Halter {
         &mut self,
         identity: ProcessId,
         table: &Table,
-        hands: &mut dyn Hands,
+        executor: &mut dyn Executor,
         before: &mut dyn FnMut(ProcessId) -> io::Result<()>,
     ) -> io::Result<()> {
         let Some(seen) = table.get(&identity.pid) else { return Ok(()) };
@@ -358,7 +305,7 @@ impl Halter {
             return Ok(());
         }
         before(identity)?;
-        match hands.signal(&handle, Signal::STOP) {
+        match executor.signal(&handle, Signal::STOP) {
             Ok(()) => {
                 self.stopped.insert(identity, handle);
                 Ok(())

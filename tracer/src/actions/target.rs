@@ -6,15 +6,15 @@ use std::path::PathBuf;
 use anyhow::{anyhow, bail};
 use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
-use tracer_model::action::plan::Subject;
+use tracer_model::action::facts::Subject;
 use tracer_model::action::subject_kind::SubjectKind;
 use tracer_model::action::{Role, protect};
 use tracer_model::sanitize;
 use tracer_model::snapshot::{Group, GroupKind};
 
-use super::members::{Scope, Table, executable, table};
+use super::members::{Scope, Table, ancestors, executable, table};
 use super::names;
-use super::names::{Candidate, Doubt, Meant};
+use super::names::{Candidate, ResolveError, Resolved};
 use super::pins::CgroupId;
 use crate::attribute::groups::Groups;
 use crate::attribute::groups::cgroup_path::{CgroupOwner, classify, directory};
@@ -25,19 +25,20 @@ use tracer_host::process::stat;
 
 /// Which related processes a pid includes.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
-pub enum Reach {
+pub(crate) enum Reach {
     /// Only the process itself
     Alone,
     /// The process and its descendants
     Tree,
     /// The same, and the parents that forked it without an exec in between
     #[default]
-    Forker,
+    #[value(name = "forker")]
+    ForkingParent,
 }
 
 /// A resolved target.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Target {
+pub(crate) struct Target {
     /// Description of the target.
     pub subject: Subject,
     /// The processes that it includes.
@@ -61,7 +62,7 @@ impl Target {
 
     /// Returns the container id; `None` if the target is not a container.
     #[must_use]
-    pub fn container(&self) -> Option<String> {
+    pub(crate) fn container(&self) -> Option<String> {
         match classify(self.group.as_ref()?.cgroup.as_deref()?) {
             CgroupOwner::Container { id, .. } => Some(id),
             _ => None,
@@ -74,27 +75,27 @@ impl Target {
 ///
 /// # Errors
 /// If nothing has that name, or the name is ambiguous.
-pub fn resolve(
-    asked: &str,
+pub(crate) fn resolve(
+    argument: &str,
     reach: Reach,
     ends: bool,
     groups: &mut Groups,
     hierarchies: &Hierarchies,
 ) -> anyhow::Result<Target> {
-    if let Ok(pid) = asked.parse::<u32>() {
+    if let Ok(pid) = argument.parse::<u32>() {
         return process(pid, None, reach, groups);
     }
-    if asked.starts_with('/') {
-        return cgroup(asked, groups, hierarchies);
+    if argument.starts_with('/') {
+        return cgroup(argument, groups, hierarchies);
     }
-    named(asked, ends, groups, hierarchies)
+    named(argument, ends, groups, hierarchies)
 }
 
 /// Resolves a pid. If a start time is given, the process must have it.
 ///
 /// # Errors
 /// If there is no such process, or its pid was reused.
-pub fn process(
+pub(crate) fn process(
     pid: u32,
     start_ticks: Option<u64>,
     reach: Reach,
@@ -110,9 +111,9 @@ pub fn process(
     let scope = match reach {
         Reach::Alone => Scope::Alone(root),
         Reach::Tree => Scope::Tree(vec![root]),
-        Reach::Forker => {
+        Reach::ForkingParent => {
             let table = table();
-            while let Some(parent) = forker(root.identity, &table) {
+            while let Some(parent) = forking_parent(root.identity, &table) {
                 roles.insert(parent.identity.pid, Role::Parent);
                 root = parent;
             }
@@ -120,7 +121,7 @@ pub fn process(
         }
     };
     let subject = Subject {
-        asked: pid.to_string(),
+        argument: pid.to_string(),
         kind: if reach == Reach::Alone { SubjectKind::Process } else { SubjectKind::Tree },
         name: stat.comm,
         cgroup: None,
@@ -131,15 +132,15 @@ pub fn process(
 /// Returns the parent if it forked this process and neither has called execve(2) since: the stack
 /// address, which each execve(2) randomizes, is still the same. A shell with a terminal is left out,
 /// because its subshell is not its worker.
-fn forker(child: ProcessId, table: &Table) -> Option<UniqueProcessId> {
+fn forking_parent(child: ProcessId, table: &Table) -> Option<UniqueProcessId> {
     let ppid = table.get(&child.pid)?.ppid;
     let parent = table.get(&ppid).filter(|parent| ppid > 1 && !parent.ended)?;
     let interactive = parent.tty != 0 && parent.session == ppid;
-    let protected = protect::listed(protect::PROTECTED_NAMES, &parent.comm).is_some();
+    let protected = protect::matching_rule(protect::PROTECTED_NAMES, &parent.comm).is_some();
     let same = executable(ppid).is_some_and(|program| executable(child.pid) == Some(program))
         && stack(ppid) > 1
         && stack(child.pid) == stack(ppid);
-    if !same || interactive || protected || super::facts::ancestors().contains(&ppid) {
+    if !same || interactive || protected || ancestors().contains(&ppid) {
         return None;
     }
     let identity = ProcessId { pid: ppid, start_ticks: parent.start_ticks };
@@ -155,7 +156,7 @@ fn stack(pid: u32) -> u64 {
 ///
 /// # Errors
 /// If no hierarchy has this path.
-pub fn cgroup(
+pub(crate) fn cgroup(
     path: &str,
     groups: &mut Groups,
     hierarchies: &Hierarchies,
@@ -167,7 +168,7 @@ pub fn cgroup(
     if dirs.is_empty() {
         bail!("there is no cgroup {}; give the path as /proc/PID/cgroup prints it", safe(path));
     }
-    let dirs = inhabited(dirs);
+    let dirs = non_empty(dirs);
     let place = classify(path);
     let (kind, name) = match &place {
         CgroupOwner::Unit(name) => (GroupKind::Unit, name.clone()),
@@ -178,7 +179,7 @@ pub fn cgroup(
     };
     // A slice is no unit here: its name must not be mistaken for that of one of its services.
     let subject = Subject {
-        asked: path.to_owned(),
+        argument: path.to_owned(),
         kind: SubjectKind::Group(kind),
         name,
         cgroup: Some(path.to_owned()),
@@ -194,28 +195,30 @@ pub fn cgroup(
     Ok(target)
 }
 
-fn inhabited(mut dirs: Vec<PathBuf>) -> Vec<PathBuf> {
+fn non_empty(mut dirs: Vec<PathBuf>) -> Vec<PathBuf> {
     dirs.retain(|dir| !cgroup::processes(dir).is_empty());
     dirs
 }
 
 /// Resolves a group by the name that the tables show, a container also by its id, or a pod.
 fn named(
-    asked: &str,
+    argument: &str,
     ends: bool,
     groups: &mut Groups,
     hierarchies: &Hierarchies,
 ) -> anyhow::Result<Target> {
-    match names::pick(asked, &candidates(groups)) {
-        Ok(Meant::Group(Candidate { group, roots, .. })) => {
-            Ok(group_target(asked, group, roots, hierarchies))
+    match names::resolve(argument, &candidates(groups)) {
+        Ok(Resolved::Group(Candidate { group, roots, .. })) => {
+            Ok(group_target(argument, group, roots, hierarchies))
         }
-        Ok(Meant::Pod { name, containers, sandbox }) => {
-            let pod = Pod { asked, name, containers, sandbox };
+        Ok(Resolved::Pod { name, containers, sandbox }) => {
+            let pod = Pod { argument, name, containers, sandbox };
             Ok(pod.target(ends, hierarchies))
         }
-        Err(Doubt::Nobody(_)) if is_unit_name(asked) => Ok(unstarted(asked)),
-        Err(doubt) => Err(doubt.into()),
+        Err(ResolveError::NotFound(_)) if is_unit_name(argument) => {
+            Ok(unit_without_processes(argument))
+        }
+        Err(error) => Err(error.into()),
     }
 }
 
@@ -235,7 +238,7 @@ pub(super) fn candidates(groups: &mut Groups) -> Vec<Candidate> {
 
 /// A Kubernetes pod that was named.
 struct Pod<'a> {
-    asked: &'a str,
+    argument: &'a str,
     name: String,
     containers: Vec<Candidate>,
     sandbox: Vec<Candidate>,
@@ -248,7 +251,7 @@ impl Pod<'_> {
     fn target(self, ends: bool, hierarchies: &Hierarchies) -> Target {
         let dirs = |candidates: &[Candidate]| -> Vec<PathBuf> {
             let paths = candidates.iter().filter_map(|candidate| candidate.group.cgroup.as_deref());
-            inhabited(paths.flat_map(|path| hierarchies.directories(path)).collect())
+            non_empty(paths.flat_map(|path| hierarchies.directories(path)).collect())
         };
         let pids = |dirs: &[PathBuf]| -> BTreeSet<u32> {
             dirs.iter().flat_map(|dir| cgroup::processes(dir)).collect()
@@ -257,14 +260,14 @@ impl Pod<'_> {
         let path =
             self.containers.first().and_then(|first| pod_path(first.group.cgroup.as_deref()?));
         if !ends && let Some(path) = &path {
-            let whole = inhabited(hierarchies.directories(path));
+            let whole = non_empty(hierarchies.directories(path));
             let all = dirs(&[self.containers.as_slice(), &self.sandbox].concat());
             if !whole.is_empty() && pids(&whole) == pids(&all) {
                 scope = whole;
             }
         }
         let subject = Subject {
-            asked: self.asked.to_owned(),
+            argument: self.argument.to_owned(),
             kind: SubjectKind::Group(GroupKind::Pod),
             name: self.name.clone(),
             cgroup: path.clone(),
@@ -285,20 +288,20 @@ fn pod_path(container: &str) -> Option<String> {
 
 /// Makes a target of a group from a Snapshot. `pids` are its processes, used if it has no cgroup.
 #[must_use]
-pub fn group_target(
-    asked: &str,
+pub(crate) fn group_target(
+    argument: &str,
     group: Group,
     pids: Vec<UniqueProcessId>,
     hierarchies: &Hierarchies,
 ) -> Target {
     let group = directory_of(group);
-    let dirs = group.cgroup.as_deref().map(|path| inhabited(hierarchies.directories(path)));
+    let dirs = group.cgroup.as_deref().map(|path| non_empty(hierarchies.directories(path)));
     let scope = match dirs {
         Some(dirs) if !dirs.is_empty() => Scope::Cgroup(dirs),
         _ => Scope::Tree(pids),
     };
     let subject = Subject {
-        asked: asked.to_owned(),
+        argument: argument.to_owned(),
         kind: SubjectKind::Group(group.kind),
         name: group.name.clone(),
         cgroup: group.cgroup.clone(),
@@ -306,16 +309,16 @@ pub fn group_target(
     Target::new(subject, scope, Some(group))
 }
 
-fn is_unit_name(asked: &str) -> bool {
-    [".service", ".scope", ".timer", ".socket"].iter().any(|kind| asked.ends_with(kind))
+fn is_unit_name(argument: &str) -> bool {
+    [".service", ".scope", ".timer", ".socket"].iter().any(|kind| argument.ends_with(kind))
 }
 
 /// Makes a target of a unit without processes, which systemd can still stop.
-fn unstarted(asked: &str) -> Target {
+fn unit_without_processes(argument: &str) -> Target {
     let subject = Subject {
-        asked: asked.to_owned(),
+        argument: argument.to_owned(),
         kind: SubjectKind::Group(GroupKind::Unit),
-        name: asked.to_owned(),
+        name: argument.to_owned(),
         cgroup: None,
     };
     Target::new(subject, Scope::Cgroup(Vec::new()), None)
@@ -355,8 +358,10 @@ mod tests {
     #[test]
     fn what_is_not_there_is_an_error() {
         let (mut groups, hierarchies) = (Groups::default(), Hierarchies::read());
-        let mut error = |asked: &str| {
-            resolve(asked, Reach::Tree, false, &mut groups, &hierarchies).unwrap_err().to_string()
+        let mut error = |argument: &str| {
+            resolve(argument, Reach::Tree, false, &mut groups, &hierarchies)
+                .unwrap_err()
+                .to_string()
         };
         assert!(error("4194304").contains("no process"));
         assert!(error("/no/such/cgroup").contains("no cgroup"));

@@ -8,46 +8,46 @@ use std::time::Duration;
 use rustix::process::Signal;
 use serde::Serialize;
 
-use super::executor::Hands;
+use super::executor::Executor;
+use super::freezer;
 use super::members::{Scope, Table, Tracker};
-use super::suspend::Brake;
-use tracer_host::cgroup::{Freezer, Hierarchies};
+use tracer_host::cgroup::Hierarchies;
 use tracer_host::clock;
 use tracer_host::process::pidfd::{PidHandle, ProcessId, is_gone};
 
 /// How long to wait for signalled processes to exit.
-const PATIENCE: Duration = Duration::from_secs(5);
+const EXIT_TIMEOUT: Duration = Duration::from_secs(5);
 /// Interval between two scans.
-const LOOK: Duration = Duration::from_millis(2);
+const SCAN_INTERVAL: Duration = Duration::from_millis(2);
 
 /// The control file of a cgroup v2 that kills all processes in it (Linux 5.14).
-pub const KILL_FILE: &str = "cgroup.kill";
+pub(crate) const KILL_FILE: &str = "cgroup.kill";
 
 /// The result of terminating a target.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
-pub struct Ended {
+pub(crate) struct TerminateReport {
     /// Number of processes that were signalled.
     pub signalled: usize,
     /// Processes that are still there, as `pid (name, state X)`.
     pub left: Vec<String>,
     /// Pids of new processes of the same unit, container or pod; `None` if nothing is known to restart
     /// it, so this was not checked.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub back: Option<Vec<u32>>,
+    #[serde(rename = "back", skip_serializing_if = "Option::is_none")]
+    pub restarted: Option<Vec<u32>>,
 }
 
-impl Ended {
+impl TerminateReport {
     /// Whether no process of the target is left, and none was restarted.
     #[must_use]
-    pub fn for_good(&self) -> bool {
-        self.left.is_empty() && self.back.as_ref().is_none_or(Vec::is_empty)
+    pub(crate) fn is_complete(&self) -> bool {
+        self.left.is_empty() && self.restarted.as_ref().is_none_or(Vec::is_empty)
     }
 }
 
 /// Returns the `cgroup.kill` file of a cgroup that contains exactly the target, if there is one.
 #[must_use]
-pub fn kill_file(scope: &Scope, hierarchies: &Hierarchies) -> Option<PathBuf> {
-    let Brake::Freezer(Freezer::V2(dir)) = Brake::choose(scope, hierarchies) else { return None };
+pub(crate) fn kill_file(scope: &Scope, hierarchies: &Hierarchies) -> Option<PathBuf> {
+    let dir = freezer::cgroup_v2(scope, hierarchies)?;
     Some(dir.join(KILL_FILE)).filter(|file| file.exists())
 }
 
@@ -56,22 +56,22 @@ pub fn kill_file(scope: &Scope, hierarchies: &Hierarchies) -> Option<PathBuf> {
 ///
 /// # Errors
 /// System errors.
-pub fn terminate(
+pub(crate) fn terminate(
     scope: &Scope,
-    hands: &mut dyn Hands,
+    executor: &mut dyn Executor,
     thaw: &mut dyn FnMut(),
-) -> io::Result<Ended> {
+) -> io::Result<TerminateReport> {
     let mut tracker = Tracker::new(scope.clone());
-    let (table, members) = tracker.look();
+    let (table, members) = tracker.scan();
     let mut signalled = 0;
     for identity in &members {
-        signalled += usize::from(send(*identity, &table, Signal::TERM, hands)?);
+        signalled += usize::from(send(*identity, &table, Signal::TERM, executor)?);
     }
-    if !hands.dry() {
+    if !executor.is_dry_run() {
         thaw();
         wait_for_end(&members);
     }
-    Ok(Ended { signalled, left: left(&members, hands), back: None })
+    Ok(TerminateReport { signalled, left: left(&members, executor), restarted: None })
 }
 
 /// Sends SIGKILL until no process is left: through `file`, a cgroup.kill, if given, otherwise to each
@@ -80,57 +80,57 @@ pub fn terminate(
 ///
 /// # Errors
 /// System errors.
-pub fn kill(
+pub(crate) fn kill(
     scope: &Scope,
     file: Option<&Path>,
-    hands: &mut dyn Hands,
+    executor: &mut dyn Executor,
     thaw: &mut dyn FnMut(),
-) -> io::Result<Ended> {
+) -> io::Result<TerminateReport> {
     let mut tracker = Tracker::new(scope.clone());
     tracker.listen();
     let mut all = BTreeSet::new();
     if let Some(file) = file {
-        all.extend(tracker.look().1);
-        hands.write(file, "1")?;
+        all.extend(tracker.scan().1);
+        executor.write(file, "1")?;
     } else {
         let start = clock::instant();
-        let mut quiet = 0;
-        while quiet < 2 && start.elapsed() < PATIENCE {
-            let (table, members) = tracker.look();
+        let mut scans_without_new = 0;
+        while scans_without_new < 2 && start.elapsed() < EXIT_TIMEOUT {
+            let (table, members) = tracker.scan();
             let new: Vec<ProcessId> =
                 members.into_iter().filter(|who| !all.contains(who)).collect();
-            quiet = if new.is_empty() { quiet + 1 } else { 0 };
+            scans_without_new = if new.is_empty() { scans_without_new + 1 } else { 0 };
             for identity in new {
                 // A process that left its session while its parent exited is found by the next scan.
-                if send(identity, &table, Signal::KILL, hands)? {
+                if send(identity, &table, Signal::KILL, executor)? {
                     all.insert(identity);
                 }
             }
-            if hands.dry() {
+            if executor.is_dry_run() {
                 break;
             }
-            std::thread::sleep(LOOK);
+            std::thread::sleep(SCAN_INTERVAL);
         }
     }
     let all: Vec<ProcessId> = all.into_iter().collect();
-    if !hands.dry() {
+    if !executor.is_dry_run() {
         thaw();
         wait_for_end(&all);
     }
-    Ok(Ended { signalled: all.len(), left: left(&all, hands), back: None })
+    Ok(TerminateReport { signalled: all.len(), left: left(&all, executor), restarted: None })
 }
 
 fn send(
     identity: ProcessId,
     table: &Table,
     signal: Signal,
-    hands: &mut dyn Hands,
+    executor: &mut dyn Executor,
 ) -> io::Result<bool> {
     let seen = table.get(&identity.pid);
     let Some(handle) = seen.and_then(|seen| PidHandle::open_related(identity, seen)) else {
         return Ok(false);
     };
-    match hands.signal(&handle, signal) {
+    match executor.signal(&handle, signal) {
         Ok(()) => Ok(true),
         Err(error) if is_gone(&error) => Ok(false),
         Err(error) => Err(error),
@@ -138,31 +138,31 @@ fn send(
 }
 
 fn wait_for_end(members: &[ProcessId]) {
-    wait(members, PATIENCE);
+    wait_for_exit(members, EXIT_TIMEOUT);
 }
 
 /// Waits for the exit of processes that a service manager was told to stop. Returns those that are
 /// still there, as `pid (name, state X)`.
 #[must_use]
-pub fn outlasted(members: &[ProcessId], patience: Duration) -> Vec<String> {
-    wait(members, patience);
-    left_of(members)
+pub(crate) fn remaining_after(members: &[ProcessId], patience: Duration) -> Vec<String> {
+    wait_for_exit(members, patience);
+    remaining(members)
 }
 
-fn wait(members: &[ProcessId], patience: Duration) {
+fn wait_for_exit(members: &[ProcessId], patience: Duration) {
     let start = clock::instant();
     while start.elapsed() < patience
         && members.iter().any(|who| PidHandle::open_exact(*who).is_some())
     {
-        std::thread::sleep(LOOK);
+        std::thread::sleep(SCAN_INTERVAL);
     }
 }
 
-fn left(members: &[ProcessId], hands: &dyn Hands) -> Vec<String> {
-    if hands.dry() { Vec::new() } else { left_of(members) }
+fn left(members: &[ProcessId], executor: &dyn Executor) -> Vec<String> {
+    if executor.is_dry_run() { Vec::new() } else { remaining(members) }
 }
 
-fn left_of(members: &[ProcessId]) -> Vec<String> {
+fn remaining(members: &[ProcessId]) -> Vec<String> {
     members
         .iter()
         .filter_map(|identity| {

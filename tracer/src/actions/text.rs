@@ -3,21 +3,77 @@
 use std::fmt::Write as _;
 
 use tracer_model::action::Action;
+use tracer_model::action::blast_radius::BlastRadius;
 use tracer_model::action::effects::Effect;
-use tracer_model::action::measured::Measured;
-use tracer_model::action::plan::{Hit, Plan, Step};
+use tracer_model::action::facts::File;
+use tracer_model::action::measurement::{Measurement, Source};
+use tracer_model::action::plan::{AffectedProcess, Plan, Step};
 use tracer_model::action::restart::Manager;
 use tracer_model::sanitize::{Charset, display_for, shell_word};
 use tracer_model::units::Units;
 
-use super::engine::Outcome;
+use super::outcome::Outcome;
 
 /// Maximum number of processes that a plan lists.
 const MAX_PROCESSES: usize = 12;
+/// Maximum number of files that the text of a plan lists.
+const MAX_FILES: usize = 5;
 
 /// Formats a plan, as `filltop stop` prints it.
 #[must_use]
-pub fn plan(plan: &Plan, units: Units, charset: Charset) -> String {
+pub(crate) fn plan(plan: &Plan, units: Units, charset: Charset) -> String {
+    let safe = |text: &str| display_for(text, charset).into_owned();
+    let mut out = summary(plan, units, charset);
+    out.push('\n');
+    for affected in plan.processes.iter().take(MAX_PROCESSES) {
+        out.push_str(&process(affected, charset));
+    }
+    let more = plan.processes.len().saturating_sub(MAX_PROCESSES);
+    if more > 0 {
+        let _ = writeln!(out, "  … and {more} more");
+    }
+    for open in plan.files.iter().take(MAX_FILES) {
+        out.push_str(&file(open, units, charset));
+    }
+    if let Some(measured) = &plan.measured {
+        out.push_str(&measurement(measured, units, charset));
+    }
+    out.push_str(&blast_radius(&plan.blast_radius, charset));
+    out.push('\n');
+    for step in &plan.steps {
+        let what = match (&step.refused, &step.by) {
+            (Some(reason), _) => format!("refused: {reason}"),
+            (None, Some(by)) => format!("frees {}: {by}", units.bytes(step.frees_bytes)),
+            (None, None) => "-".to_owned(),
+        };
+        let mark = if step.how == plan.how { ">" } else { " " };
+        let _ = writeln!(out, "{mark} {:<9} {}", step.how.name(), safe(&what));
+    }
+    if let Some(step) = plan.step().filter(|_| plan.allowed()) {
+        out.push_str(&step_warnings(step, charset));
+    }
+    for effect in &plan.effects {
+        let _ = writeln!(out, "! {}", self::effect(*effect));
+    }
+    for warning in &plan.warnings {
+        let _ = writeln!(out, "! {}", safe(warning));
+    }
+    for reason in &plan.refused {
+        let _ = writeln!(out, "refused: {}", safe(reason));
+    }
+    for log in &plan.alternatives {
+        let _ = writeln!(
+            out,
+            "it writes a container's log ({}); stop the container instead: filltop stop {}",
+            units.bytes(log.bytes),
+            safe(&shell_word(&log.target))
+        );
+    }
+    out
+}
+
+/// Describes the action: its target, method and effect, and how to undo it.
+fn summary(plan: &Plan, units: Units, charset: Charset) -> String {
     let safe = |text: &str| display_for(text, charset).into_owned();
     let mut out = String::new();
     let target = &plan.target;
@@ -38,93 +94,57 @@ pub fn plan(plan: &Plan, units: Units, charset: Charset) -> String {
     if let Some(undo) = &plan.undo {
         let _ = writeln!(out, "  undo   {}", safe(undo));
     }
-    out.push('\n');
-    for hit in plan.processes.iter().take(MAX_PROCESSES) {
-        out.push_str(&process(hit, charset));
-    }
-    let more = plan.processes.len().saturating_sub(MAX_PROCESSES);
-    if more > 0 {
-        let _ = writeln!(out, "  … and {more} more");
-    }
-    for file in plan.files.iter().take(5) {
-        let frees = match (file.deleted, file.others.is_empty()) {
-            (false, _) => "not deleted: terminating the process frees nothing".to_owned(),
-            (true, true) => "deleted: freed when the process exits".to_owned(),
-            (true, false) => {
-                let also = if file.others.len() == 1 { "also holds" } else { "also hold" };
-                format!(
-                    "deleted, but {} outside the target {also} it",
-                    processes(file.others.len())
-                )
-            }
-        };
-        let bytes = units.bytes(file.bytes);
-        let inside = file
-            .path_in_container
-            .as_deref()
-            .map(|path| format!(" ({} in the container)", safe(path)));
-        let (path, inside) = (safe(&file.path), inside.unwrap_or_default());
-        let _ = writeln!(out, "  file   {path}{inside} {bytes}, {frees}");
-    }
-    let blast = &plan.blast;
-    if let Some(measured) = &plan.measured {
-        out.push_str(&self::measured(measured, units, charset));
-    }
-    if blast.processes > 0 || !blast.volumes.is_empty() {
-        let more = match blast.processes {
+    out
+}
+
+/// Describes an open file of the target: its path, its size, and whether its space is freed.
+fn file(file: &File, units: Units, charset: Charset) -> String {
+    let safe = |text: &str| display_for(text, charset).into_owned();
+    let frees = match (file.deleted, file.others.is_empty()) {
+        (false, _) => "not deleted: terminating the process frees nothing".to_owned(),
+        (true, true) => "deleted: freed when the process exits".to_owned(),
+        (true, false) => {
+            let also = if file.others.len() == 1 { "also holds" } else { "also hold" };
+            format!("deleted, but {} outside the target {also} it", processes(file.others.len()))
+        }
+    };
+    let inside = file
+        .path_in_container
+        .as_deref()
+        .map(|path| format!(" ({} in the container)", safe(path)))
+        .unwrap_or_default();
+    format!("  file   {}{inside} {}, {frees}\n", safe(&file.path), units.bytes(file.bytes))
+}
+
+/// Describes what is affected in addition to the named processes.
+fn blast_radius(radius: &BlastRadius, charset: Charset) -> String {
+    let safe = |text: &str| display_for(text, charset).into_owned();
+    let mut out = String::new();
+    if radius.processes > 0 || !radius.volumes.is_empty() {
+        let more = match radius.processes {
             0 => String::new(),
             more => format!("{} not named; ", processes(more)),
         };
         let _ = writeln!(
             out,
             "  also   {more}users {}; writes to {}",
-            safe(&blast.users.join(", ")),
-            safe(&list(&blast.volumes)),
+            safe(&radius.users.join(", ")),
+            safe(&list(&radius.volumes)),
         );
     }
-    if !blast.databases.is_empty() {
-        let _ = writeln!(out, "  runs   database {}", safe(&blast.databases.join(", ")));
-    }
-    out.push('\n');
-    for step in &plan.steps {
-        let what = match (&step.refused, &step.by) {
-            (Some(reason), _) => format!("refused: {reason}"),
-            (None, Some(by)) => format!("frees {}: {by}", units.bytes(step.frees_bytes)),
-            (None, None) => "-".to_owned(),
-        };
-        let mark = if step.how == plan.how { ">" } else { " " };
-        let _ = writeln!(out, "{mark} {:<9} {}", step.how.name(), safe(&what));
-    }
-    if let Some(step) = plan.step().filter(|_| plan.allowed()) {
-        out.push_str(&self::step(step, charset));
-    }
-    for effect in &plan.effects {
-        let _ = writeln!(out, "! {}", self::effect(*effect));
-    }
-    for warning in &plan.warnings {
-        let _ = writeln!(out, "! {}", safe(warning));
-    }
-    for reason in &plan.refused {
-        let _ = writeln!(out, "refused: {}", safe(reason));
-    }
-    for log in &plan.instead {
-        let _ = writeln!(
-            out,
-            "it writes a container's log ({}); stop the container instead: filltop stop {}",
-            units.bytes(log.bytes),
-            safe(&shell_word(&log.target))
-        );
+    if !radius.databases.is_empty() {
+        let _ = writeln!(out, "  runs   database {}", safe(&radius.databases.join(", ")));
     }
     out
 }
 
 /// Returns the warnings about a terminating action: restarts, and processes that ignore SIGTERM.
-fn step(step: &Step, charset: Charset) -> String {
+fn step_warnings(step: &Step, charset: Charset) -> String {
     let mut out = String::new();
     if let Some(restart) = &step.restart {
         let by = restart.by.name();
         let policy = restart.policy.as_deref().map(|policy| display_for(policy, charset));
-        let said = match (restart.by, restart.returns, policy) {
+        let warning = match (restart.by, restart.returns, policy) {
             (_, Some(true), Some(policy)) => {
                 Some(format!("will be restarted by {by}: restart policy {policy}"))
             }
@@ -140,8 +160,8 @@ fn step(step: &Step, charset: Charset) -> String {
                 Some(format!("may be restarted by {by}: its restart policy cannot be read here"))
             }
         };
-        if let Some(said) = said {
-            let _ = writeln!(out, "! {said}");
+        if let Some(warning) = warning {
+            let _ = writeln!(out, "! {warning}");
         }
     }
     if !step.ignored_by.is_empty() {
@@ -171,8 +191,11 @@ const fn effect(effect: Effect) -> &'static str {
     }
 }
 
-fn measured(measured: &Measured, units: Units, charset: Charset) -> String {
-    let by = if measured.source == "service" { "the service" } else { "this command" };
+fn measurement(measured: &Measurement, units: Units, charset: Charset) -> String {
+    let by = match measured.source {
+        Source::Service => "the service",
+        Source::Here => "this command",
+    };
     let mut out = String::new();
     for grown in &measured.volumes {
         let _ = writeln!(
@@ -196,24 +219,23 @@ fn list(items: &[String]) -> String {
     if items.is_empty() { "no volume".to_owned() } else { items.join(", ") }
 }
 
-fn process(hit: &Hit, charset: Charset) -> String {
-    let command = hit.cmdline.as_deref().unwrap_or(&hit.comm);
+fn process(process: &AffectedProcess, charset: Charset) -> String {
+    let command = process.cmdline.as_deref().unwrap_or(&process.comm);
     let command = display_for(command, charset);
     let command: String = command.chars().take(60).collect();
-    let role = format!("{:?}", hit.role).to_lowercase();
-    let refused = hit.refused.as_ref().map(|reason| format!("  refused: {reason}"));
+    let refused = process.refused.as_ref().map(|reason| format!("  refused: {reason}"));
     format!(
         "  {:<7}{:>8} {:<10} {command}{}\n",
-        role,
-        hit.pid,
-        hit.user,
+        process.role.name(),
+        process.pid,
+        process.user,
         refused.unwrap_or_default()
     )
 }
 
 /// Formats the result of an action, in one or a few lines.
 #[must_use]
-pub fn outcome(outcome: &Outcome, units: Units, charset: Charset) -> String {
+pub(crate) fn outcome(outcome: &Outcome, units: Units, charset: Charset) -> String {
     let safe = |text: &str| display_for(text, charset).into_owned();
     let mut out = String::new();
     if outcome.dry_run {
@@ -224,7 +246,7 @@ pub fn outcome(outcome: &Outcome, units: Units, charset: Charset) -> String {
         return out;
     }
     let how = outcome.how.name();
-    if let Some(halted) = &outcome.halted {
+    if let Some(report) = &outcome.suspended {
         let id = outcome.id.as_deref().unwrap_or("?");
         let (state, end) = match outcome.how {
             Action::Fence => ("fenced", "ends"),
@@ -234,25 +256,25 @@ pub fn outcome(outcome: &Outcome, units: Units, charset: Charset) -> String {
         let _ = writeln!(
             out,
             "{how}: {} {state} in {:.0} ms; undo with `filltop resume {id}`",
-            processes(halted.processes),
-            halted.took_ms
+            processes(report.processes),
+            report.took_ms
         );
         if let Some(until) = outcome.until {
             let _ = writeln!(out, "{end} automatically at {}", until.strftime("%F %T UTC"));
         }
-        for note in &halted.notes {
+        for note in &report.notes {
             let _ = writeln!(out, "! {}", safe(note));
         }
-    } else if let Some(ended) = &outcome.ended {
-        let gone = ended.signalled.saturating_sub(ended.left.len());
+    } else if let Some(report) = &outcome.terminated {
+        let gone = report.signalled.saturating_sub(report.left.len());
         let _ = match outcome.how {
-            Action::Unit => writeln!(out, "{how}: {gone} of {} ended", processes(ended.signalled)),
-            _ => writeln!(out, "{how}: {} signalled", processes(ended.signalled)),
+            Action::Unit => writeln!(out, "{how}: {gone} of {} ended", processes(report.signalled)),
+            _ => writeln!(out, "{how}: {} signalled", processes(report.signalled)),
         };
-        if !ended.left.is_empty() {
-            let _ = writeln!(out, "! still there: {}", safe(&ended.left.join(", ")));
+        if !report.left.is_empty() {
+            let _ = writeln!(out, "! still there: {}", safe(&report.left.join(", ")));
         }
-        if let Some(back) = ended.back.as_ref().filter(|back| !back.is_empty()) {
+        if let Some(back) = report.restarted.as_ref().filter(|back| !back.is_empty()) {
             let pids: Vec<String> = back.iter().take(8).map(u32::to_string).collect();
             let _ = writeln!(out, "! it was restarted: now pid {}", pids.join(", "));
         }
@@ -266,11 +288,12 @@ pub fn outcome(outcome: &Outcome, units: Units, charset: Charset) -> String {
 
 #[cfg(test)]
 mod tests {
-    use tracer_model::action::plan::{Facts, File, Means, Subject, Wish};
+    use tracer_model::action::facts::{Facts, Method, Subject};
+    use tracer_model::action::plan::PlanRequest;
     use tracer_model::action::protect::Protection;
-    use tracer_model::action::restart::Policy;
+    use tracer_model::action::restart::RestartPolicy;
     use tracer_model::action::subject_kind::SubjectKind;
-    use tracer_model::action::{Intent, Kin, Process, Role};
+    use tracer_model::action::{Intent, Process, Relation, Role};
     use tracer_model::snapshot::{Group, GroupKind};
 
     use super::*;
@@ -291,7 +314,7 @@ mod tests {
             kernel_thread: false,
             namespace_init: pid == 70,
             ignores_term: pid == 70,
-            kin: Kin::default(),
+            relation: Relation::default(),
             databases: Vec::new(),
             role: Role::Member,
         }
@@ -316,7 +339,7 @@ mod tests {
     fn plans_of_every_step() {
         let facts = Facts {
             subject: Subject {
-                asked: "web".to_owned(),
+                argument: "web".to_owned(),
                 kind: SubjectKind::Group(GroupKind::Docker),
                 name: "web".to_owned(),
                 cgroup: Some("/docker/3f1c".to_owned()),
@@ -327,17 +350,20 @@ mod tests {
                 file("/srv/web/held.log", 5 << 20, true, &[]),
                 file("/srv/web/shared.log", 1 << 20, true, &[99]),
             ],
-            means: Action::ALL
+            methods: Action::ALL
                 .into_iter()
-                .map(|how| Means { how, by: Ok("the method".to_owned()) })
+                .map(|how| Method { how, by: Ok("the method".to_owned()) })
                 .collect(),
-            restart: Some(Policy { by: Manager::Docker, policy: Some("always".to_owned()) }),
+            restart: Some(RestartPolicy { by: Manager::Docker, policy: Some("always".to_owned()) }),
             warnings: vec!["a warning".to_owned()],
         };
         for how in Action::ALL {
-            let wish =
-                Wish { how, intent: Intent::Asked, file: Some("/srv/web/held.log".to_owned()) };
-            let made = Plan::new(&facts, &wish, &Protection::default());
+            let request = PlanRequest {
+                how,
+                intent: Intent::Asked,
+                file: Some("/srv/web/held.log".to_owned()),
+            };
+            let made = Plan::new(&facts, &request, &Protection::default());
             let text = plan(&made, Units::Iec, Charset::Unicode);
             insta::assert_snapshot!(format!("plan_{}", how.name()), text);
         }

@@ -8,55 +8,57 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 use std::{fs, io};
 
-use tracer_model::action::duty_cycle::{Duty, Next};
+use tracer_model::action::duty_cycle::{DutyCycle, Next};
 
+use super::supervisor::end_reason::EndReason;
+use super::suspend::SuspendError;
 use crate::attribute::groups::session;
 use tracer_host::clock;
 use tracer_host::process::pidfd::ProcessId;
 use tracer_host::process::status::Status;
 
 /// A target that can be throttled.
-pub trait Held {
+pub(crate) trait Throttled {
     /// Waits; returns the reason if the throttle has to end.
-    fn wait(&mut self, time: Duration) -> Option<&'static str>;
+    fn wait(&mut self, time: Duration) -> Option<EndReason>;
     /// Resumes the target.
     ///
     /// # Errors
     /// System errors.
-    fn run(&mut self) -> io::Result<()>;
+    fn resume(&mut self) -> io::Result<()>;
     /// Suspends the target.
     ///
     /// # Errors
-    /// System errors.
-    fn halt(&mut self) -> io::Result<()>;
+    /// A process that escaped, and system errors.
+    fn suspend(&mut self) -> Result<(), SuspendError>;
     /// Returns the target's current processes.
     fn members(&mut self) -> Vec<ProcessId>;
 }
 
 /// Throttles the target until it has to end, and returns the reason. The target must be suspended at
 /// the start.
-pub fn run(held: &mut impl Held, rate: u64) -> &'static str {
-    let mut duty = Duty::new(rate);
+pub(crate) fn run(target: &mut impl Throttled, rate: u64) -> EndReason {
+    let mut duty_cycle = DutyCycle::new(rate);
     let mut meter = Meter::default();
-    let mut halted = true;
+    let mut suspended = true;
     loop {
-        let members = held.members();
+        let members = target.members();
         if members.is_empty() {
-            return "the target has ended";
+            return EndReason::TargetEnded;
         }
-        let next = duty.next(clock::boottime_s(), meter.total(&members));
-        let (halt, time) = match next {
+        let next = duty_cycle.next(clock::boottime_s(), meter.total(&members));
+        let (suspend, time) = match next {
             Next::Run(time) => (false, time),
-            Next::Halt(time) => (true, time),
+            Next::Suspend(time) => (true, time),
         };
-        if halt != halted {
-            let done = if halt { held.halt() } else { held.run() };
-            if done.is_err() {
-                return "the target could not be suspended or resumed";
+        if suspend != suspended {
+            let done = if suspend { target.suspend().is_ok() } else { target.resume().is_ok() };
+            if !done {
+                return EndReason::ThrottleFailed;
             }
-            halted = halt;
+            suspended = suspend;
         }
-        if let Some(reason) = held.wait(Duration::from_secs_f64(time)) {
+        if let Some(reason) = target.wait(Duration::from_secs_f64(time)) {
             return reason;
         }
     }
@@ -64,7 +66,7 @@ pub fn run(held: &mut impl Held, rate: u64) -> &'static str {
 
 /// Counts the bytes written by a changing set of processes.
 #[derive(Debug, Default)]
-pub struct Meter {
+pub(crate) struct Meter {
     /// By pid: bytes written, and whether they are added to the parent's when the process is reaped.
     last: BTreeMap<u32, (u64, bool)>,
     /// Bytes of exited processes that were not added to a parent's.
@@ -74,7 +76,7 @@ pub struct Meter {
 impl Meter {
     /// Returns the bytes written by these processes, by those that they have reaped, and by earlier
     /// members.
-    pub fn total(&mut self, members: &[ProcessId]) -> u64 {
+    pub(crate) fn total(&mut self, members: &[ProcessId]) -> u64 {
         let numbers: std::collections::BTreeSet<u32> = members.iter().map(|m| m.pid).collect();
         let mut now = BTreeMap::new();
         for pid in &numbers {

@@ -7,7 +7,7 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::MetadataExt as _;
 
 use anyhow::{Context as _, bail, ensure};
-use tracer_model::action::plan;
+use tracer_model::action::facts;
 use tracer_model::sanitize;
 
 /// Truncates the file behind a process's descriptor, if it is still the same deleted file. Returns the
@@ -15,7 +15,7 @@ use tracer_model::sanitize;
 ///
 /// # Errors
 /// If the descriptor is another file by now, if the file has a name, and system errors.
-pub fn truncate(file: &plan::File, dry: bool) -> anyhow::Result<u64> {
+pub(crate) fn truncate(file: &facts::File, dry: bool) -> anyhow::Result<u64> {
     let link = format!("/proc/{}/fd/{}", file.pid, file.fd);
     let target = std::fs::read_link(&link).with_context(|| format!("{link} has been closed"))?;
     let path = tracer_host::process::descriptors::strip_deleted(&target);
@@ -58,7 +58,7 @@ mod tests {
         let mut held = File::create(&path).unwrap();
         held.write_all(&vec![7; 1 << 20]).unwrap();
         held.sync_all().unwrap();
-        let mut file = plan::File {
+        let mut file = facts::File {
             path: path.to_str().unwrap().to_owned(),
             path_in_container: None,
             link: None,

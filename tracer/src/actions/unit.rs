@@ -11,22 +11,22 @@ use anyhow::{Context as _, bail};
 use tracer_model::action::subject_kind::SubjectKind;
 use tracer_model::snapshot::GroupKind;
 
-use super::restart;
+use super::members::is_namespace_init;
 use super::target::Target;
 use crate::attribute::groups::{cgroup_path, session};
 use tracer_host::clock;
 
 /// How long a manager's command may take: systemd's own stop timeout is 90 s.
-const PATIENCE: Duration = Duration::from_secs(120);
+const COMMAND_TIMEOUT: Duration = Duration::from_secs(120);
 
 /// How long a machine may take to power off.
-const POWER_OFF: Duration = Duration::from_secs(30);
+const POWER_OFF_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long to wait for the last processes after a manager's command has finished.
-const AFTERWARDS: Duration = Duration::from_secs(3);
+const EXIT_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// A manager's command that stops a target.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct StopCommand {
+pub(crate) struct StopCommand {
     program: PathBuf,
     arguments: Vec<String>,
 }
@@ -34,42 +34,42 @@ pub struct StopCommand {
 impl StopCommand {
     /// Returns the command line.
     #[must_use]
-    pub fn words(&self) -> String {
+    pub(crate) fn describe(&self) -> String {
         let name = self.program.file_name().unwrap_or_default().to_string_lossy();
         format!("{name} {}", self.arguments.join(" "))
     }
 
     /// Returns how long the target may take to end after the command has finished.
     #[must_use]
-    pub fn patience(&self) -> Duration {
+    pub(crate) fn exit_timeout(&self) -> Duration {
         let asks = self.arguments.first().is_some_and(|word| word == "poweroff");
-        if asks { POWER_OFF } else { AFTERWARDS }
+        if asks { POWER_OFF_TIMEOUT } else { EXIT_TIMEOUT }
     }
 
     /// Runs the command and waits until it has finished.
     ///
     /// # Errors
     /// If it cannot be started, fails, or takes longer than 120 s. Contains the command's stderr.
-    pub fn run(&self) -> anyhow::Result<()> {
+    pub(crate) fn run(&self) -> anyhow::Result<()> {
         let mut child = Command::new(&self.program)
             .args(&self.arguments)
             .stdin(Stdio::null())
             .stdout(File::open("/dev/null")?)
             .stderr(Stdio::piped())
             .spawn()
-            .with_context(|| format!("cannot run {}", self.words()))?;
+            .with_context(|| format!("cannot run {}", self.describe()))?;
         let start = clock::instant();
         while child.try_wait()?.is_none() {
-            if start.elapsed() > PATIENCE {
+            if start.elapsed() > COMMAND_TIMEOUT {
                 child.kill()?;
-                bail!("{} did not finish within {} s", self.words(), PATIENCE.as_secs());
+                bail!("{} did not finish within {} s", self.describe(), COMMAND_TIMEOUT.as_secs());
             }
             std::thread::sleep(Duration::from_millis(20));
         }
         let output = child.wait_with_output()?;
         if !output.status.success() {
-            let said = String::from_utf8_lossy(&output.stderr);
-            bail!("{}: {}: {}", self.words(), output.status, said.trim());
+            let stderr = String::from_utf8_lossy(&output.stderr);
+            bail!("{}: {}: {}", self.describe(), output.status, stderr.trim());
         }
         Ok(())
     }
@@ -79,7 +79,7 @@ impl StopCommand {
 ///
 /// # Errors
 /// Why there is none here, with the command to use elsewhere if there is one.
-pub fn command(target: &Target) -> Result<StopCommand, String> {
+pub(crate) fn command(target: &Target) -> Result<StopCommand, String> {
     let group = target.group.as_ref();
     let kind = group.map_or(target.subject.kind, |group| SubjectKind::Group(group.kind));
     let name = group.map_or(target.subject.name.as_str(), |group| group.name.as_str());
@@ -99,7 +99,8 @@ pub fn command(target: &Target) -> Result<StopCommand, String> {
         .and_then(|id| id.get(..12))
         .filter(|_| kind.group() != Some(GroupKind::Pod))
         .unwrap_or(name);
-    let (program, arguments) = words(kind.group(), name, systemd, has_init(target))?;
+    let (program, arguments) =
+        program_and_arguments(kind.group(), name, systemd, has_init(target))?;
     match find(program) {
         Some(program) => Ok(StopCommand { program, arguments }),
         None => Err(format!(
@@ -112,7 +113,7 @@ pub fn command(target: &Target) -> Result<StopCommand, String> {
 /// Whether the first process of the target's pid namespace is an init, which powers off on request.
 fn has_init(target: &Target) -> bool {
     target.scope.members().iter().any(|member| {
-        let first = restart::is_first(member.pid);
+        let first = is_namespace_init(member.pid);
         first && session::stat(member.pid).is_some_and(|stat| is_init(&stat.comm))
     })
 }
@@ -123,13 +124,13 @@ fn is_init(comm: &str) -> bool {
 
 /// Returns program and arguments for a group of this kind. `systemd`: whether the host runs systemd.
 /// `init`: whether the target runs an init.
-fn words(
+fn program_and_arguments(
     kind: Option<GroupKind>,
     name: &str,
     systemd: bool,
     init: bool,
 ) -> Result<(&'static str, Vec<String>), String> {
-    let words = |words: &[&str]| words.iter().map(|word| (*word).to_owned()).collect();
+    let owned = |words: &[&str]| words.iter().map(|word| (*word).to_owned()).collect();
     match kind {
         Some(GroupKind::Unit) if !systemd => {
             Err("systemd is not running here, so units cannot be stopped".to_owned())
@@ -138,19 +139,19 @@ fn words(
             match name.strip_prefix("user@").and_then(|rest| rest.split_once('/')) {
                 Some((uid, unit)) => {
                     let machine = format!("--machine={uid}@");
-                    Ok(("systemctl", words(&["--user", &machine, "stop", "--", unit])))
+                    Ok(("systemctl", owned(&["--user", &machine, "stop", "--", unit])))
                 }
-                None => Ok(("systemctl", words(&["stop", "--", name]))),
+                None => Ok(("systemctl", owned(&["stop", "--", name]))),
             }
         }
-        Some(GroupKind::Docker) => Ok(("docker", words(&["stop", name]))),
-        Some(GroupKind::Podman) => Ok(("podman", words(&["stop", name]))),
-        Some(GroupKind::Containerd) => Ok(("nerdctl", words(&["stop", name]))),
-        Some(GroupKind::Crio) => Ok(("crictl", words(&["stop", name]))),
-        Some(GroupKind::Lxc) => Ok(("lxc-stop", words(&["-n", name]))),
+        Some(GroupKind::Docker) => Ok(("docker", owned(&["stop", name]))),
+        Some(GroupKind::Podman) => Ok(("podman", owned(&["stop", name]))),
+        Some(GroupKind::Containerd) => Ok(("nerdctl", owned(&["stop", name]))),
+        Some(GroupKind::Crio) => Ok(("crictl", owned(&["stop", name]))),
+        Some(GroupKind::Lxc) => Ok(("lxc-stop", owned(&["-n", name]))),
         // Without an init, nothing in the machine would handle a power-off request.
-        Some(GroupKind::Machine) if !init => Ok(("machinectl", words(&["terminate", name]))),
-        Some(GroupKind::Machine) => Ok(("machinectl", words(&["poweroff", name]))),
+        Some(GroupKind::Machine) if !init => Ok(("machinectl", owned(&["terminate", name]))),
+        Some(GroupKind::Machine) => Ok(("machinectl", owned(&["poweroff", name]))),
         Some(GroupKind::Pod) => {
             let mut parts = name.split('/');
             match (parts.next(), parts.next()) {
@@ -171,7 +172,11 @@ fn words(
 /// Reads properties of a unit from systemd; `None` if systemd is not running or does not answer in
 /// time.
 #[must_use]
-pub fn show(unit: &str, properties: &[&str], within: Duration) -> Option<BTreeMap<String, String>> {
+pub(crate) fn show(
+    unit: &str,
+    properties: &[&str],
+    within: Duration,
+) -> Option<BTreeMap<String, String>> {
     if !Path::new("/run/systemd/system").exists() {
         return None;
     }
@@ -232,19 +237,20 @@ mod tests {
         #[case] name: &str,
         #[case] expected: Result<&str, &str>,
     ) {
-        match (words(Some(kind), name, true, true), expected) {
+        match (program_and_arguments(Some(kind), name, true, true), expected) {
             (Ok((program, arguments)), Ok(expected)) => {
                 assert_eq!(format!("{program} {}", arguments.join(" ")), expected);
             }
             (Err(reason), Err(expected)) => assert!(reason.contains(expected), "{reason}"),
             (got, expected) => panic!("{got:?} is not {expected:?}"),
         }
-        assert!(words(Some(GroupKind::Unit), "web.service", false, true).is_err());
+        assert!(program_and_arguments(Some(GroupKind::Unit), "web.service", false, true).is_err());
     }
 
     #[test]
     fn a_machine_without_an_init_is_terminated() {
-        let (program, arguments) = words(Some(GroupKind::Machine), "db", true, false).unwrap();
+        let (program, arguments) =
+            program_and_arguments(Some(GroupKind::Machine), "db", true, false).unwrap();
         assert_eq!((program, arguments.join(" ").as_str()), ("machinectl", "terminate db"));
         assert!(is_init("systemd") && !is_init("sleep"));
     }

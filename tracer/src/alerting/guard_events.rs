@@ -5,7 +5,7 @@ use tracer_model::alert::{Event, EventKind, Severity, Suggestion};
 use tracer_model::guard::GuardConfig;
 use tracer_model::snapshot::{SCHEMA, Snapshot};
 
-use crate::actions::guard::{Guard, Said};
+use crate::actions::guard::{Guard, GuardEvent};
 use tracer_host::clock;
 
 /// Maximum number of culprits in an event.
@@ -36,8 +36,8 @@ impl GuardEvents {
     /// ([`EventKind::Action`]), which are delivered like all others. Does not block.
     pub(super) fn evaluate(&mut self, snapshot: &Snapshot) -> Vec<Event> {
         let Some(guard) = &mut self.guard else { return Vec::new() };
-        let said = guard.see(clock::boottime_s(), snapshot);
-        said.into_iter().map(|said| self.event(said, snapshot)).collect()
+        let events = guard.evaluate(clock::boottime_s(), snapshot);
+        events.into_iter().map(|decided| self.event(decided, snapshot)).collect()
     }
 
     /// Replaces the configuration.
@@ -53,9 +53,9 @@ impl GuardEvents {
         Ok(())
     }
 
-    fn event(&mut self, said: Said, snapshot: &Snapshot) -> Event {
+    fn event(&mut self, decided: GuardEvent, snapshot: &Snapshot) -> Event {
         self.events += 1;
-        let Said { decision, summary, command, .. } = said;
+        let GuardEvent { decision, summary, command, .. } = decided;
         let time = clock::now();
         let volume = snapshot.volumes.iter().find(|row| row.mount_point == decision.volume);
         let on_it = snapshot.writers.iter().filter(|row| row.volume == decision.volume);

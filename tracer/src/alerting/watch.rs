@@ -295,9 +295,12 @@ impl Watch {
 /// container ended. Those that this process may not resume (it has dropped most privileges) are
 /// left for the next `stop` or `resume`.
 fn resume_orphans() {
-    for record in resume::sweep_as("filltop watch") {
-        let name = display(&record.name);
-        tracing::warn!("{} ({name}) had lost its supervisor and has been resumed", record.id);
+    for record in resume::reap_orphans_as("filltop watch") {
+        let name = display(&record.suspension.name);
+        tracing::warn!(
+            "{} ({name}) had lost its supervisor and has been resumed",
+            record.suspension.id
+        );
     }
 }
 

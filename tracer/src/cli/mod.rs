@@ -71,10 +71,10 @@ enum Command {
     Resume(ResumeArgs),
     /// Internal: supervises a suspended target; started by `stop`
     #[command(hide = true)]
-    Keep,
+    Supervise,
     /// Internal: acts on behalf of the screen and the guard, which have no privileges
     #[command(hide = true)]
-    Hands,
+    Helper,
 }
 
 /// Returns the whole command line with its subcommands, for man pages and completions.
@@ -93,7 +93,7 @@ pub fn main() -> ExitCode {
     let command = cli.command.unwrap_or(Command::Top(cli.top));
     start_log(match &command {
         Command::Top(_) | Command::Held(_) | Command::Forecast(_) | Command::Replay(_) => 0,
-        Command::Stop(_) | Command::Resume(_) | Command::Keep | Command::Hands => 0,
+        Command::Stop(_) | Command::Resume(_) | Command::Supervise | Command::Helper => 0,
         Command::Record(args) => args.trace.verbose,
         Command::Snapshot(args) => args.trace.verbose,
         Command::Watch(args) => args.trace.verbose,
@@ -113,8 +113,8 @@ pub fn main() -> ExitCode {
         Command::Doctor(args) => doctor::doctor(&args),
         Command::Stop(args) => stop::stop(&args),
         Command::Resume(args) => stop::resume(&args),
-        Command::Keep => supervisor::keep().map(|()| ExitCode::SUCCESS),
-        Command::Hands => helper::run().map(|()| ExitCode::SUCCESS),
+        Command::Supervise => supervisor::process::run().map(|()| ExitCode::SUCCESS),
+        Command::Helper => helper::process::run().map(|()| ExitCode::SUCCESS),
     };
     match result {
         Ok(code) => code,

@@ -7,19 +7,20 @@ use std::time::Duration;
 
 use anyhow::bail;
 use clap::ValueEnum;
-use tracer_model::action::measured::Measured;
+use tracer_model::action::measurement::{self, Measurement};
 use tracer_model::action::pattern::Pattern;
 use tracer_model::action::plan::Plan;
 use tracer_model::action::protect::Protection;
 use tracer_model::action::{Action, Intent};
+use tracer_model::snapshot::Snapshot;
 use tracer_model::units::Units;
 use tracer_model::units::parse::{self, ParseError};
 
 use super::args::{AttachArgs, duration, environment, units};
-use crate::actions::engine::{Request, Spec};
 use crate::actions::foreground::Foreground;
 use crate::actions::guard_config::ConfigArgs;
-use crate::actions::resume::Standing;
+use crate::actions::request::{StopRequest, TargetSpec};
+use crate::actions::resume::RecordState;
 use crate::actions::target::Reach;
 use crate::actions::{audit, engine, record, resume, text};
 use crate::measure::pipeline::{POLL_INTERVAL, Pipeline};
@@ -29,9 +30,9 @@ use tracer_host::clock;
 use tracer_kernel::TracerOptions;
 
 /// How much of the past is requested from the service.
-const KNOWN: Duration = Duration::from_secs(10);
+const PAST: Duration = Duration::from_secs(10);
 /// How long to measure with --standalone.
-const LOOK: Duration = Duration::from_secs(2);
+const MEASURE_TIME: Duration = Duration::from_secs(2);
 
 /// The action, as a command-line value.
 #[derive(Debug, Clone, Copy, ValueEnum)]
@@ -161,9 +162,9 @@ pub struct ResumeArgs {
 /// # Errors
 /// If there is no such target, if the plan is refused or not confirmed, and system errors.
 pub(crate) fn stop(args: &StopArgs) -> anyhow::Result<ExitCode> {
-    sweep();
-    let request = Request {
-        spec: Spec::Word(args.target.clone()),
+    reap_orphans();
+    let request = StopRequest {
+        spec: TargetSpec::Word(args.target.clone()),
         reach: args.reach,
         how: args.how.into(),
         rate: Some(args.rate),
@@ -172,7 +173,7 @@ pub(crate) fn stop(args: &StopArgs) -> anyhow::Result<ExitCode> {
         file: args.file.clone(),
         intent: Intent::Asked,
         dry_run: args.dry_run,
-        lifeline: false,
+        ends_with_owner: false,
         who: audit::who(),
         reason: args.reason.clone(),
         log: args.log.clone(),
@@ -180,7 +181,7 @@ pub(crate) fn stop(args: &StopArgs) -> anyhow::Result<ExitCode> {
     let protection = Protection { avoid: args.avoid.clone(), configured: args.config.read()? };
     let mut prepared = engine::prepare(request, &protection)?;
     if let Some(measured) = measured(&args.attach.source_of_data(), &prepared.plan)? {
-        prepared.know(measured);
+        prepared.attach_measurement(measured);
     }
     let (charset, units) = (terminal::charset(environment), units(args.si));
     let mut stdout = io::stdout().lock();
@@ -206,7 +207,8 @@ pub(crate) fn stop(args: &StopArgs) -> anyhow::Result<ExitCode> {
     stdout.flush()?;
     // Signals are blocked before anything is suspended, so that a signal that arrives meanwhile resumes
     // the target instead of only ending this process.
-    let stay = (prepared.needs_us() && !args.dry_run).then(Foreground::start).transpose()?;
+    let foreground =
+        (prepared.needs_requester() && !args.dry_run).then(Foreground::start).transpose()?;
     let outcome = prepared.carry_out()?;
     if args.json {
         writeln!(stdout, "{}", serde_json::to_string(&outcome)?)?;
@@ -214,7 +216,7 @@ pub(crate) fn stop(args: &StopArgs) -> anyhow::Result<ExitCode> {
         write!(stdout, "{}", text::outcome(&outcome, units, charset))?;
     }
     stdout.flush()?;
-    if let (Some(stay), Some(kept)) = (stay, outcome.kept) {
+    if let (Some(foreground), Some(supervisor)) = (foreground, outcome.supervisor) {
         if !args.json {
             writeln!(
                 stdout,
@@ -223,26 +225,30 @@ pub(crate) fn stop(args: &StopArgs) -> anyhow::Result<ExitCode> {
             )?;
             stdout.flush()?;
         }
-        stay.until_over(kept)?;
+        foreground.wait(supervisor)?;
         return Ok(ExitCode::SUCCESS);
     }
-    let left = outcome.ended.is_some_and(|ended| !ended.for_good());
+    let left = outcome.terminated.is_some_and(|ended| !ended.is_complete());
     Ok(if left { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }
 
 /// Returns what is known about the target's growth: from the service if one runs, or measured here with
 /// --standalone. `None` if neither is available.
-fn measured(source: &Source, plan: &Plan) -> anyhow::Result<Option<Measured>> {
-    match attach::past(source, "stop", KNOWN.as_secs_f64()) {
-        Ok(snapshot) => Ok(Some(Measured::of(plan, &snapshot, "service"))),
+fn measured(source: &Source, plan: &Plan) -> anyhow::Result<Option<Measurement>> {
+    let pids = plan.processes.iter().map(|process| process.pid).collect();
+    let of = |snapshot: &Snapshot, source| {
+        Measurement::of(&pids, plan.target.cgroup.as_deref(), snapshot, source)
+    };
+    match attach::past(source, "stop", PAST.as_secs_f64()) {
+        Ok(snapshot) => Ok(Some(of(&snapshot, measurement::Source::Service))),
         Err(standalone) if standalone.is_chosen() => {
             let mut pipeline = Pipeline::start(&TracerOptions::default())?;
             let start = clock::instant();
-            while start.elapsed() < LOOK {
+            while start.elapsed() < MEASURE_TIME {
                 std::thread::sleep(POLL_INTERVAL);
                 pipeline.poll();
             }
-            Ok(Some(Measured::of(plan, &*pipeline.snapshot(true)?, "here")))
+            Ok(Some(of(&*pipeline.snapshot(true)?, measurement::Source::Here)))
         }
         Err(standalone) => {
             standalone.warn("the plan omits the target's growth (use --standalone to measure it)");
@@ -256,7 +262,7 @@ fn measured(source: &Source, plan: &Plan) -> anyhow::Result<Option<Measured>> {
 /// # Errors
 /// If nothing suspended matches the target, and system errors.
 pub(crate) fn resume(args: &ResumeArgs) -> anyhow::Result<ExitCode> {
-    sweep();
+    reap_orphans();
     let mut stdout = io::stdout().lock();
     if args.list {
         return list(args.json);
@@ -275,8 +281,8 @@ pub(crate) fn resume(args: &ResumeArgs) -> anyhow::Result<ExitCode> {
         if args.json {
             writeln!(stdout, "{}", serde_json::to_string(&record)?)?;
         } else {
-            let name = tracer_model::sanitize::display(&record.name);
-            writeln!(stdout, "{} {name}: resumed", record.id)?;
+            let name = tracer_model::sanitize::display(&record.suspension.name);
+            writeln!(stdout, "{} {name}: resumed", record.suspension.id)?;
         }
     }
     stdout.flush()?;
@@ -290,34 +296,37 @@ fn list(json: bool) -> anyhow::Result<ExitCode> {
         #[serde(flatten)]
         record: &'a record::Record,
         #[serde(flatten)]
-        standing: Standing,
+        state: RecordState,
     }
     let mut stdout = io::stdout().lock();
     for (record, path) in &record::all() {
-        let standing = resume::standing(record, path);
+        let state = resume::state(record, path);
         if json {
-            writeln!(stdout, "{}", serde_json::to_string(&Listed { record, standing })?)?;
+            writeln!(stdout, "{}", serde_json::to_string(&Listed { record, state })?)?;
             continue;
         }
-        let over = match standing {
-            Standing::InForce => String::new(),
-            Standing::StartedAgain { at } => {
+        let over = match state {
+            RecordState::InForce => String::new(),
+            RecordState::Restarted { at } => {
                 format!(" ended: it was restarted at {}", at.strftime("%F %T UTC"))
             }
-            Standing::Ended => " ended: no process is left".to_owned(),
-            Standing::LetGo => " ended: resumed by another program".to_owned(),
+            RecordState::Ended => " ended: no process is left".to_owned(),
+            RecordState::ResumedElsewhere => " ended: resumed by another program".to_owned(),
         };
-        let name = tracer_model::sanitize::display(&record.name);
-        writeln!(stdout, "{} {name}{over}", record.id)?;
+        let name = tracer_model::sanitize::display(&record.suspension.name);
+        writeln!(stdout, "{} {name}{over}", record.suspension.id)?;
     }
     stdout.flush()?;
     Ok(ExitCode::SUCCESS)
 }
 
-fn sweep() {
-    for record in resume::sweep() {
-        let name = tracer_model::sanitize::display(&record.name);
-        eprintln!("filltop: {} ({name}) had lost its supervisor and has been resumed", record.id);
+fn reap_orphans() {
+    for record in resume::reap_orphans() {
+        let name = tracer_model::sanitize::display(&record.suspension.name);
+        eprintln!(
+            "filltop: {} ({name}) had lost its supervisor and has been resumed",
+            record.suspension.id
+        );
     }
 }
 

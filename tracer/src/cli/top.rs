@@ -14,7 +14,7 @@ use tracer_model::sanitize::Charset;
 use super::args::{AttachArgs, TraceArgs, duration, environment, mount_of, units};
 use super::record;
 use crate::actions::bridge;
-use crate::actions::bridge::Clerk;
+use crate::actions::bridge::ActionBridge;
 use crate::actions::guard_config::ConfigArgs;
 use crate::measure::measuring_loop::MeasuringLoop;
 use crate::output::terminal;
@@ -105,31 +105,35 @@ async fn attached(
 ) -> anyhow::Result<()> {
     let (every, wanted) = watch::channel(args.interval.as_secs_f64());
     let feed = attach::feed(client, only, wanted)?;
-    let (options, clerk) = with_hands(&args.config, Options { interval: Some(every), ..options })?;
+    let (options, bridge) =
+        with_helper(&args.config, Options { interval: Some(every), ..options })?;
     tokio::select! {
         // Otherwise the screen could notice the end of the Snapshots first, and quit without an
         // error message.
         biased;
         Ok(error) = feed.end => Err(error),
-        never = work(clerk) => match never {},
+        never = run_bridge(bridge) => match never {},
         result = tui::run_attached(feed.snapshots, feed.past, options) => result,
     }
 }
 
 /// Connects the screen to the privileged helper that carries out its actions. Without root
 /// privileges, actions are only shown.
-fn with_hands(config: &ConfigArgs, options: Options) -> anyhow::Result<(Options, Option<Clerk>)> {
+fn with_helper(
+    config: &ConfigArgs,
+    options: Options,
+) -> anyhow::Result<(Options, Option<ActionBridge>)> {
     if !rustix::process::geteuid().is_root() {
         return Ok((options, None));
     }
-    let (desk, clerk) = bridge::open(config.read()?)?;
-    let (actions, results) = (Some(desk.actions), Some(desk.results));
-    Ok((Options { actions, results, ..options }, Some(clerk)))
+    let (port, bridge) = bridge::open(config.read()?)?;
+    let (actions, results) = (Some(port.actions), Some(port.results));
+    Ok((Options { actions, results, ..options }, Some(bridge)))
 }
 
-async fn work(clerk: Option<Clerk>) -> Infallible {
-    match clerk {
-        Some(clerk) => clerk.work().await,
+async fn run_bridge(bridge: Option<ActionBridge>) -> Infallible {
+    match bridge {
+        Some(bridge) => bridge.run().await,
         None => std::future::pending().await,
     }
 }
@@ -137,7 +141,8 @@ async fn work(clerk: Option<Clerk>) -> Infallible {
 async fn live(args: &TopArgs, only: Vec<String>, options: Options) -> anyhow::Result<()> {
     let (every, mut wanted) = watch::channel(args.interval.as_secs_f64());
     // Before the tracer drops its privileges.
-    let (options, clerk) = with_hands(&args.config, Options { interval: Some(every), ..options })?;
+    let (options, bridge) =
+        with_helper(&args.config, Options { interval: Some(every), ..options })?;
     let measuring = MeasuringLoop::start(&args.trace.options(), args.interval)?;
     let mut measuring = measuring.with_early_intervals();
     let (sender, receiver) = watch::channel(None);
@@ -162,7 +167,7 @@ async fn live(args: &TopArgs, only: Vec<String>, options: Options) -> anyhow::Re
     };
     tokio::select! {
         result = screen => result,
-        never = work(clerk) => match never {},
+        never = run_bridge(bridge) => match never {},
         result = tracing => { let never: anyhow::Result<Infallible> = result; never.map(|_| ()) }
     }
 }

@@ -51,7 +51,7 @@ const SECTIONS: &[Section] = &[
     Section {
         heading: "`filltop stop --json`: the result",
         text: "The third line. With `--dry-run`, the action stopped before the last system call.",
-        root: ("Outcome", "tracer/src/actions/engine.rs"),
+        root: ("Outcome", "tracer/src/actions/outcome.rs"),
     },
     Section {
         heading: "`filltop resume --json`",

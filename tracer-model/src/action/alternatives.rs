@@ -5,11 +5,11 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::plan::File;
+use super::facts::File;
 
 /// A container whose log a process of the target writes.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Instead {
+pub struct Alternative {
     /// TARGET for `filltop stop`: `docker/` or `podman/` and a prefix of the container's id, or
     /// NAMESPACE/POD/CONTAINER.
     pub target: String,
@@ -20,23 +20,23 @@ pub struct Instead {
 }
 
 /// Maximum number of containers that a plan lists.
-pub const MAX_INSTEAD: usize = 3;
+pub const MAX_ALTERNATIVES: usize = 3;
 
 /// Returns the containers whose logs are among these files, largest log first.
 #[must_use]
-pub fn of(files: &[File]) -> Vec<Instead> {
-    let mut logs: BTreeMap<String, Instead> = BTreeMap::new();
+pub fn of(files: &[File]) -> Vec<Alternative> {
+    let mut logs: BTreeMap<String, Alternative> = BTreeMap::new();
     for file in files {
         let Some(target) = container(&file.path) else { continue };
-        let log = Instead { target: target.clone(), log: file.path.clone(), bytes: file.bytes };
+        let log = Alternative { target: target.clone(), log: file.path.clone(), bytes: file.bytes };
         let largest = logs.entry(target).or_insert_with(|| log.clone());
         if log.bytes > largest.bytes {
             *largest = log;
         }
     }
-    let mut logs: Vec<Instead> = logs.into_values().collect();
+    let mut logs: Vec<Alternative> = logs.into_values().collect();
     logs.sort_by(|a, b| b.bytes.cmp(&a.bytes).then_with(|| a.target.cmp(&b.target)));
-    logs.truncate(MAX_INSTEAD);
+    logs.truncate(MAX_ALTERNATIVES);
     logs
 }
 

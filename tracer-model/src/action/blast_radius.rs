@@ -5,11 +5,11 @@ use std::collections::BTreeSet;
 use serde::{Deserialize, Serialize};
 
 use super::Role;
-use super::plan::Facts;
+use super::facts::Facts;
 
 /// What an action affects in addition to the named target.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Blast {
+pub struct BlastRadius {
     /// Number of processes that were not named: parents and children of a named process. The
     /// processes of a named cgroup, unit or container count as named.
     pub processes: usize,
@@ -23,7 +23,7 @@ pub struct Blast {
     pub databases: Vec<String>,
 }
 
-impl Blast {
+impl BlastRadius {
     /// Returns the blast radius of an action on a target.
     #[must_use]
     pub fn of(facts: &Facts) -> Self {

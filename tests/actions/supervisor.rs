@@ -44,8 +44,8 @@ fn a_killed_supervisor_thaws_the_target() -> Result {
     need_root!();
     let frozen = Frozen::new(&[])?;
     stands_still(frozen.dir())?;
-    let (keeper, _) = frozen.bench.keepers()?;
-    signal(keeper, Signal::KILL)?;
+    let (supervisor, _) = frozen.bench.supervisor_and_watchdog()?;
+    signal(supervisor, Signal::KILL)?;
     let took = goes_on(frozen.dir(), STATED)?;
     println!("thawed {:.1} ms after kill -9 of the supervisor", took.as_secs_f64() * 1e3);
     let start = Instant::now();
@@ -59,18 +59,18 @@ fn a_killed_supervisor_thaws_the_target() -> Result {
 fn a_killed_watchdog_is_replaced_and_nothing_thaws() -> Result {
     need_root!();
     let frozen = Frozen::new(&[])?;
-    let (keeper, second) = frozen.bench.keepers()?;
-    signal(second, Signal::KILL)?;
+    let (supervisor, watchdog) = frozen.bench.supervisor_and_watchdog()?;
+    signal(watchdog, Signal::KILL)?;
     let start = Instant::now();
     let next = loop {
-        match frozen.bench.keepers() {
-            Ok((_, next)) if next != second => break next,
+        match frozen.bench.supervisor_and_watchdog() {
+            Ok((_, next)) if next != watchdog => break next,
             _ => ensure!(start.elapsed() < STATED, "the watchdog is not replaced"),
         }
     };
     stands_still(frozen.dir())?;
-    ensure!(frozen.bench.keepers()? == (keeper, next));
-    signal(keeper, Signal::KILL)?;
+    ensure!(frozen.bench.supervisor_and_watchdog()? == (supervisor, next));
+    signal(supervisor, Signal::KILL)?;
     goes_on(frozen.dir(), STATED)?;
     Ok(())
 }
@@ -80,10 +80,10 @@ fn a_killed_watchdog_is_replaced_and_nothing_thaws() -> Result {
 fn an_orphaned_freeze_is_undone_by_the_next_command() -> Result {
     need_root!();
     let frozen = Frozen::new(&[])?;
-    let (keeper, second) = frozen.bench.keepers()?;
-    signal(second, Signal::STOP)?;
-    signal(keeper, Signal::KILL)?;
-    signal(second, Signal::KILL)?;
+    let (supervisor, watchdog) = frozen.bench.supervisor_and_watchdog()?;
+    signal(watchdog, Signal::STOP)?;
+    signal(supervisor, Signal::KILL)?;
+    signal(watchdog, Signal::KILL)?;
     stands_still(frozen.dir())?;
     let output = frozen.bench.command(&["resume", "--list"]).output()?;
     let said = String::from_utf8(output.stderr)?;
@@ -99,17 +99,17 @@ fn an_orphaned_freeze_is_undone_by_any_helper() -> Result {
     need_root!();
     let frozen = Frozen::new(&[])?;
     let (ours, theirs) = std::os::unix::net::UnixStream::pair()?;
-    let mut hands = frozen.bench.command(&["hands"]);
-    let mut hands = hands.stdin(std::os::fd::OwnedFd::from(theirs)).spawn()?;
+    let mut helper = frozen.bench.command(&["helper"]);
+    let mut helper = helper.stdin(std::os::fd::OwnedFd::from(theirs)).spawn()?;
     // The helper must not touch a freeze whose supervisor is alive.
     stands_still(frozen.dir())?;
-    let (keeper, second) = frozen.bench.keepers()?;
-    signal(second, Signal::STOP)?;
-    signal(keeper, Signal::KILL)?;
-    signal(second, Signal::KILL)?;
+    let (supervisor, watchdog) = frozen.bench.supervisor_and_watchdog()?;
+    signal(watchdog, Signal::STOP)?;
+    signal(supervisor, Signal::KILL)?;
+    signal(watchdog, Signal::KILL)?;
     let took = goes_on(frozen.dir(), STATED);
     drop(ours);
-    let status = hands.wait()?;
+    let status = helper.wait()?;
     println!("thawed {:.0} ms after kill -9 of both", took?.as_secs_f64() * 1e3);
     ensure!(status.success(), "{status}");
     Ok(())
@@ -132,10 +132,10 @@ fn it_expires() -> Result {
 fn it_expires_even_if_the_supervisor_hangs() -> Result {
     need_root!();
     let frozen = Frozen::new(&["--for", "2s"])?;
-    let (keeper, _) = frozen.bench.keepers()?;
-    signal(keeper, Signal::STOP)?;
+    let (supervisor, _) = frozen.bench.supervisor_and_watchdog()?;
+    signal(supervisor, Signal::STOP)?;
     let thawed = goes_on(frozen.dir(), Duration::from_secs(6));
-    signal(keeper, Signal::KILL)?;
+    signal(supervisor, Signal::KILL)?;
     let took = thawed?;
     ensure!(took > Duration::from_secs(2), "{took:?}");
     Ok(())
@@ -165,9 +165,9 @@ fn a_stop_killed_at_any_moment_leaves_no_orphaned_freeze() -> Result {
         std::thread::sleep(Duration::from_millis(300));
         if crate::state(writer.child.id())? == 'T' {
             halted += 1;
-            let (keeper, second) = bench.keepers()?;
-            ensure!(fs::exists(format!("/proc/{second}"))?, "there is no watchdog");
-            signal(keeper, Signal::KILL)?;
+            let (supervisor, watchdog) = bench.supervisor_and_watchdog()?;
+            ensure!(fs::exists(format!("/proc/{watchdog}"))?, "there is no watchdog");
+            signal(supervisor, Signal::KILL)?;
         }
         goes_on(volume.path(), STATED).with_context(|| format!("killed after {moment} steps"))?;
     }

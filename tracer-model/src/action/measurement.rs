@@ -5,24 +5,33 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
-use super::plan::Plan;
 use crate::sanitize::display;
 use crate::snapshot::{Snapshot, Writer};
 
+/// The process that measured a target.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Source {
+    /// The running `filltop watch`.
+    Service,
+    /// The command that acts.
+    Here,
+}
+
 /// The target's writes over the last seconds.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Measured {
-    /// Source of the measurement: `service` (the running `filltop watch`) or `here`.
-    pub source: String,
+pub struct Measurement {
+    /// The process that measured.
+    pub source: Source,
     /// Length of the measurement, seconds.
     pub seconds: f64,
     /// The volumes that the target wrote to or failed to write to, fastest growth first.
-    pub volumes: Vec<Grown>,
+    pub volumes: Vec<VolumeGrowth>,
 }
 
 /// The target's growth on one volume.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Grown {
+pub struct VolumeGrowth {
     /// Mount point.
     pub volume: String,
     /// Growth of the target's files, bytes per second.
@@ -35,13 +44,16 @@ pub struct Grown {
     pub no_space: u64,
 }
 
-impl Measured {
-    /// Collects the measurements of a Snapshot for the processes of a plan, and for processes of its
-    /// cgroup that have exited since.
+impl Measurement {
+    /// Collects the measurements of a Snapshot for these processes, and for processes of their `cgroup`
+    /// that have exited since.
     #[must_use]
-    pub fn of(plan: &Plan, snapshot: &Snapshot, source: &str) -> Self {
-        let pids: BTreeSet<u32> = plan.processes.iter().map(|hit| hit.pid).collect();
-        let cgroup = plan.target.cgroup.as_deref();
+    pub fn of(
+        pids: &BTreeSet<u32>,
+        cgroup: Option<&str>,
+        snapshot: &Snapshot,
+        source: Source,
+    ) -> Self {
         let is_its = |writer: &&Writer| {
             let inside = |path: &str| {
                 cgroup
@@ -51,9 +63,9 @@ impl Measured {
             (writer.alive && pids.contains(&writer.pid))
                 || writer.group.as_ref().and_then(|g| g.cgroup.as_deref()).is_some_and(inside)
         };
-        let mut volumes: BTreeMap<&str, Grown> = BTreeMap::new();
+        let mut volumes: BTreeMap<&str, VolumeGrowth> = BTreeMap::new();
         for writer in snapshot.writers.iter().filter(is_its) {
-            let sum = volumes.entry(&writer.volume).or_insert_with(|| Grown {
+            let sum = volumes.entry(&writer.volume).or_insert_with(|| VolumeGrowth {
                 volume: writer.volume.clone(),
                 growth_bytes_per_s: 0.0,
                 written_bytes_per_s: 0.0,
@@ -65,15 +77,15 @@ impl Measured {
             sum.share += writer.share;
             sum.no_space += writer.errors.enospc + writer.errors.edquot;
         }
-        let mut volumes: Vec<Grown> = volumes.into_values().collect();
+        let mut volumes: Vec<VolumeGrowth> = volumes.into_values().collect();
         volumes.sort_by(|a, b| b.growth_bytes_per_s.total_cmp(&a.growth_bytes_per_s));
-        Self { source: source.to_owned(), seconds: snapshot.interval_s, volumes }
+        Self { source, seconds: snapshot.interval_s, volumes }
     }
 
     /// Returns the warnings that an operator should read before acting, one sentence each.
     #[must_use]
     pub fn warnings(&self) -> Vec<String> {
-        let victim = |grown: &&Grown| grown.no_space > 0 && grown.share < VICTIM_BELOW;
+        let victim = |grown: &&VolumeGrowth| grown.no_space > 0 && grown.share < VICTIM_BELOW;
         let victims = self.volumes.iter().filter(victim).map(|grown| {
             format!(
                 "it may be a victim: {} of its writes to {} failed for lack of space, and it caused \
@@ -97,33 +109,6 @@ const VICTIM_BELOW: f64 = 0.5;
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::action::plan::{Facts, Subject, Wish};
-    use crate::action::protect::Protection;
-    use crate::action::subject_kind::SubjectKind;
-    use crate::action::{Action, Intent};
-    use crate::snapshot::GroupKind;
-
-    fn plan(cgroup: Option<&str>, pids: &[u32]) -> Plan {
-        let subject = Subject {
-            asked: "x".to_owned(),
-            kind: SubjectKind::Group(GroupKind::Cgroup),
-            name: "x".to_owned(),
-            cgroup: cgroup.map(str::to_owned),
-        };
-        let processes =
-            pids.iter().map(|pid| super::super::protect::tests::process(*pid, "x")).collect();
-        let facts = Facts {
-            subject,
-            processes,
-            files: Vec::new(),
-            means: Vec::new(),
-            restart: None,
-            warnings: Vec::new(),
-        };
-        let wish = Wish { how: Action::Freeze, intent: Intent::Asked, file: None };
-        Plan::new(&facts, &wish, &Protection::default())
-    }
-
     fn writer(pid: u32, cgroup: &str, alive: bool, growth: f64, share: f64) -> serde_json::Value {
         serde_json::json!({
             "pid": pid, "start_time": "2026-11-21T00:00:00Z", "comm": "x", "exe": null,
@@ -150,7 +135,8 @@ mod tests {
             writer(8, "/jail/w", false, 50.0, 0.25),
             writer(9, "/jail2", true, 30.0, 0.15),
         ];
-        let measured = Measured::of(&plan(Some("/jail"), &[7]), &snapshot(&rows), "service");
+        let measured =
+            Measurement::of(&[7].into(), Some("/jail"), &snapshot(&rows), Source::Service);
         let [grown] = &measured.volumes[..] else { panic!("{measured:?}") };
         assert_eq!((grown.growth_bytes_per_s, grown.share, grown.no_space), (150.0, 0.75, 6));
         assert!(measured.warnings().is_empty(), "the largest writer is no victim");
@@ -159,12 +145,12 @@ mod tests {
     #[test]
     fn a_reused_pid_is_not_its_writer_and_a_victim_is_named() {
         let rows = [writer(7, "/a", false, 100.0, 0.9), writer(8, "/a", true, 1.0, 0.01)];
-        let measured = Measured::of(&plan(None, &[7, 8]), &snapshot(&rows), "here");
+        let measured = Measurement::of(&[7, 8].into(), None, &snapshot(&rows), Source::Here);
         assert_eq!(measured.volumes[0].growth_bytes_per_s, 1.0);
         assert!(
             measured.warnings()[0].contains("3 of its writes to /data failed for lack of space")
         );
-        let none = Measured::of(&plan(None, &[12]), &snapshot(&rows), "here");
+        let none = Measurement::of(&[12].into(), None, &snapshot(&rows), Source::Here);
         assert!(none.warnings()[0].contains("stops no growth"), "{none:?}");
     }
 }

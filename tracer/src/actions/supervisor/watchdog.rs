@@ -8,25 +8,26 @@ use std::time::Duration;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::Pid;
 
-use super::audit::Audit;
-use super::record;
-use super::supervisor::become_small;
+use super::harden::harden_process;
+use crate::actions::audit::Audit;
+use crate::actions::record;
+use crate::actions::record::Suspension;
 use tracer_host::clock;
 
 /// How long after the time limit the watchdog gives the supervisor to finish, seconds.
 const GRACE_S: f64 = 2.0;
 
 /// Runs the watchdog: waits until the supervisor has exited, or should have, and undoes its record.
-pub(super) fn watch(pid: Pid, keeper: &OwnedFd, path: &Path, until_s: f64, socket: i32) {
-    // SAFETY: the descriptor is this process's own copy, and `watch` never returns to its owner.
+pub(super) fn run(pid: Pid, supervisor: &OwnedFd, path: &Path, until_s: f64, socket: i32) {
+    // SAFETY: the descriptor is this process's own copy, and `run` never returns to its owner.
     drop(unsafe { OwnedFd::from_raw_fd(socket) });
-    close_all_but(keeper.as_raw_fd());
+    close_all_but(supervisor.as_raw_fd());
     // A name of its own, so that killing the supervisor by name spares the watchdog.
-    become_small(c"fill-second");
+    harden_process(c"fill-watchdog");
     let _ = rustix::process::setsid();
     loop {
         let left = until_s + GRACE_S - clock::boottime_s();
-        let mut fds = [PollFd::new(keeper, PollFlags::IN)];
+        let mut fds = [PollFd::new(supervisor, PollFlags::IN)];
         let left = Duration::from_secs_f64(left.max(0.0));
         let timeout =
             Timespec { tv_sec: left.as_secs() as i64, tv_nsec: left.subsec_nanos().into() };
@@ -37,16 +38,15 @@ pub(super) fn watch(pid: Pid, keeper: &OwnedFd, path: &Path, until_s: f64, socke
     }
     let Some((record, _)) = record::read(path) else { return };
     // The record may belong to another supervisor by now, which has its own watchdog.
-    if Pid::from_raw(record.keeper.pid as i32) != Some(pid) {
+    if Pid::from_raw(record.supervisor.pid as i32) != Some(pid) {
         return;
     }
     let outcome = match record::undo(path) {
         Ok(_) => "the supervisor was killed or hung".to_owned(),
         Err(error) => format!("the supervisor was killed or hung; failed: {error}"),
     };
-    let mut audit = Audit::new(record.how, &record.name, "the watchdog".to_owned(), &outcome);
-    audit.what = format!("end of {}", record.how.name());
-    audit.id = Some(record.id);
+    let Suspension { how, id, name, .. } = &record.suspension;
+    let audit = Audit::end(*how, id, name, "the watchdog", &outcome);
     let _ = audit.write(None);
 }
 

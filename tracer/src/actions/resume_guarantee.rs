@@ -18,36 +18,36 @@ use tracer_host::process::pidfd::ProcessId;
 
 /// What guarantees that a target is resumed, whatever ends this filltop.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Footing {
+pub(crate) enum ResumeGuarantee {
     /// Nothing but a reboot or the end of the target ends supervisor and watchdog together.
-    Firm,
+    Supervisor,
     /// This filltop runs in a container and the target does not. The supervisor leaves the container's
     /// cgroups through these files before it suspends anything.
-    Leaves(Vec<PathBuf>),
+    LeavesContainer(Vec<PathBuf>),
     /// As above, but the cgroups are not writable: the record is on the host, where any other filltop
     /// finds it.
-    Recorded,
+    HostRecord,
     /// As above, but no process would resume the target.
     None,
 }
 
-/// Why an action with [`Footing::None`] is refused.
-pub const REFUSAL: &str = "filltop runs in a container and the target does not, so the end of the container would leave the \
+/// Why an action with [`ResumeGuarantee::None`] is refused.
+pub(crate) const REFUSAL: &str = "filltop runs in a container and the target does not, so the end of the container would leave the \
      target suspended for good; mount the host's /run/filltop into the container, give it write access \
      to the host's cgroups, or run filltop on the host";
 
 /// Returns the guarantee for an action of this process on these processes.
 #[must_use]
-pub fn footing(members: &[ProcessId], hierarchies: &Hierarchies) -> Footing {
+pub(crate) fn of(members: &[ProcessId], hierarchies: &Hierarchies) -> ResumeGuarantee {
     let own = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
     let of = |member: &ProcessId| fs::read_to_string(format!("/proc/{}/cgroup", member.pid)).ok();
     if !members.iter().filter_map(of).any(|theirs| is_outside(&own, &theirs)) {
-        return Footing::Firm;
+        return ResumeGuarantee::Supervisor;
     }
-    match way_out(&own, hierarchies) {
-        Some(files) => Footing::Leaves(files),
-        None if is_on_host(&record::directory()) => Footing::Recorded,
-        None => Footing::None,
+    match exit_files(&own, hierarchies) {
+        Some(files) => ResumeGuarantee::LeavesContainer(files),
+        None if is_on_host(&record::directory()) => ResumeGuarantee::HostRecord,
+        None => ResumeGuarantee::None,
     }
 }
 
@@ -82,7 +82,7 @@ fn is_container(place: &CgroupOwner) -> bool {
 
 /// Returns the files through which a process leaves the container's cgroup in each hierarchy that has
 /// one; `None` if one of them is not writable, or if they cannot be determined.
-fn way_out(own: &str, hierarchies: &Hierarchies) -> Option<Vec<PathBuf>> {
+fn exit_files(own: &str, hierarchies: &Hierarchies) -> Option<Vec<PathBuf>> {
     let mut files = Vec::new();
     for line in own.lines() {
         let mut fields = line.splitn(3, ':');
@@ -106,7 +106,7 @@ fn way_out(own: &str, hierarchies: &Hierarchies) -> Option<Vec<PathBuf>> {
 ///
 /// # Errors
 /// System errors of the writes.
-pub fn leave(files: &[PathBuf]) -> std::io::Result<()> {
+pub(crate) fn leave_container(files: &[PathBuf]) -> std::io::Result<()> {
     files.iter().try_for_each(|file| fs::write(file, std::process::id().to_string()))
 }
 
@@ -167,12 +167,12 @@ mod tests {
             v1: vec![("pids".to_owned(), pids.clone())],
         };
         let own = format!("8:pids:/docker/{ID}\n7:blkio:/\n0::/docker/{ID}\n");
-        assert_eq!(way_out(&own, &hierarchies), None, "one hierarchy would keep it");
+        assert_eq!(exit_files(&own, &hierarchies), None, "one hierarchy would keep it");
         fs::write(pids.join("cgroup.procs"), "").unwrap();
-        let files = way_out(&own, &hierarchies).unwrap();
+        let files = exit_files(&own, &hierarchies).unwrap();
         assert_eq!(files, [pids.join("cgroup.procs"), v2.join("cgroup.procs")]);
-        leave(&files).unwrap();
+        leave_container(&files).unwrap();
         assert_eq!(fs::read_to_string(&files[1]).unwrap(), std::process::id().to_string());
-        assert_eq!(way_out("0::/\n", &hierarchies), None);
+        assert_eq!(exit_files("0::/\n", &hierarchies), None);
     }
 }
