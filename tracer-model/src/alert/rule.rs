@@ -95,7 +95,7 @@ impl Condition {
     }
 }
 
-/// QuietHours hours, in which warnings are held back. Local time.
+/// Quiet hours, in which warnings are held back. Local time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct QuietHours {
     /// First minute of the day.
@@ -138,7 +138,7 @@ pub struct Rule {
     pub clear_s: f64,
     /// Time between two reminders, seconds; `None`: no reminders.
     pub repeat_s: Option<f64>,
-    /// QuietHours hours: warnings are held back, critical alerts are not.
+    /// Quiet hours: warnings are held back, critical alerts are not.
     pub quiet: Vec<QuietHours>,
     /// Rules that inhibit this one (they report the same and more): while one of them fires for a
     /// volume, this rule sends nothing for it.

@@ -12,7 +12,7 @@ use super::totals::{Totals, label};
 pub struct ProcessStats {
     /// CPU time so far, seconds.
     pub cpu_s: f64,
-    /// Resident memory, bytes; `None` if unknstats.
+    /// Resident memory, bytes; `None` if unknown.
     pub resident_bytes: Option<u64>,
     /// Clients connected to the socket.
     pub clients: usize,
@@ -32,7 +32,7 @@ const fn counter(name: &'static str, help: &'static str) -> Family {
     Family { name, kind: Kind::Counter, help }
 }
 
-/// A metric of volumes: the family, and its value for a volume if that is knstats.
+/// A metric of volumes: the family, and its value for a volume if that is known.
 type VolumeRow = (Family, fn(&Volume) -> Option<f64>);
 
 const VOLUME: &[VolumeRow] = &[
