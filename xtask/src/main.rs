@@ -44,7 +44,11 @@ struct Cli {
 #[derive(Subcommand)]
 enum Task {
     /// Build target/release/filltop and what it needs
-    Build,
+    Build {
+        /// Build only the eBPF objects, which `cargo check` and `cargo test` embed
+        #[arg(long)]
+        object: bool,
+    },
     /// Build filltop, then run it as root (through sudo if needed)
     Run {
         /// Arguments for filltop
@@ -110,7 +114,8 @@ fn run() -> Result<ExitCode> {
     }
     let workspace = Workspace::find()?;
     match cli.task {
-        Task::Build => build::build(&workspace).map(|_| ExitCode::SUCCESS),
+        Task::Build { object: true } => build::ebpf_objects(&workspace).map(|()| ExitCode::SUCCESS),
+        Task::Build { object: false } => build::build(&workspace).map(|_| ExitCode::SUCCESS),
         Task::Run { arguments } => {
             let binary = build::build(&workspace)?;
             native::run(&binary, &arguments).map(|()| ExitCode::SUCCESS)

@@ -103,9 +103,9 @@ impl Facts {
         };
         let found: Vec<&File> = self.files.iter().filter(is_meant).collect();
         match found[..] {
-            [] => Err(format!("the target has no file {wanted} open for writing")),
+            [] => Err(format!("the target has no such file open: {wanted}")),
             [file] if !file.deleted => {
-                Err(format!("{} still has a name; truncate it by that path if you must", file.path))
+                Err(format!("{} is not deleted; use truncate(1) on it", file.path))
             }
             [file] => Ok(file),
             _ => Err(format!(
