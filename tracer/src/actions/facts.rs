@@ -214,7 +214,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn who_ignores_sigterm() {
+    fn sigterm_is_ignored_by_mask_or_by_a_namespace_init() {
         let term = Some(1u64 << (libc::SIGTERM - 1));
         assert!(ignores(false, term, Some(0)), "SIGTERM is ignored");
         assert!(!ignores(false, Some(0), Some(0)), "the default action terminates it");

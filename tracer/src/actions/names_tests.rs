@@ -93,12 +93,12 @@ fn found(asked: &str, candidates: &[Candidate]) -> String {
 #[case("shop/web-7d9/nginx", "pod shop/web-7d9/nginx")]
 #[case(POD, "pod shop/web-7d9, 2 containers, 1 apart")]
 #[case("shop", "nobody")]
-fn a_word_means_one_thing(#[case] asked: &str, #[case] expected: &str) {
+fn a_name_resolves_to_one_target(#[case] asked: &str, #[case] expected: &str) {
     assert_eq!(found(asked, &machine()), expected);
 }
 
 #[test]
-fn the_beginning_of_two_ids_is_refused() {
+fn an_id_prefix_of_two_containers_is_refused() {
     // The same ids also belong to a pod here, so even a longer prefix is ambiguous.
     let said = found("abd12", &machine());
     assert_eq!(said, "one of docker/db, pod/shop/web-7d9/logger");
@@ -119,7 +119,7 @@ fn the_beginning_of_two_ids_is_refused() {
 }
 
 #[test]
-fn a_name_across_kinds_is_refused() {
+fn a_name_of_several_kinds_is_refused() {
     let both = [
         candidate(GroupKind::Docker, "web", &format!("/docker/{WEB}"), &["nginx"]),
         candidate(GroupKind::Lxc, "web", "/lxc.payload.web", &["nginx"]),
@@ -130,7 +130,7 @@ fn a_name_across_kinds_is_refused() {
 }
 
 #[test]
-fn two_of_one_name_are_told_by_their_cgroups() {
+fn containers_of_one_name_are_listed_with_their_cgroups() {
     let rootless = format!("/user.slice/user@1000.service/user.slice/docker-{DB}.scope");
     let two = [
         candidate(GroupKind::Docker, "web", &format!("/docker/{WEB}"), &["nginx"]),
@@ -142,7 +142,7 @@ fn two_of_one_name_are_told_by_their_cgroups() {
 }
 
 #[test]
-fn of_one_name_those_that_could_be_hit_are_taken() {
+fn a_protected_group_yields_to_another_of_the_same_name() {
     let shim = candidate(GroupKind::Docker, "web", "/docker/x/shim", &["containerd-shim"]);
     let web = candidate(GroupKind::Docker, "web", &format!("/docker/{WEB}"), &["nginx"]);
     assert_eq!(resolve("web", &[shim.clone(), web.clone()]), Ok(Resolved::Group(web.clone())));
@@ -153,7 +153,7 @@ fn of_one_name_those_that_could_be_hit_are_taken() {
 }
 
 #[test]
-fn a_pod_that_was_made_anew_is_another() {
+fn a_recreated_pod_is_a_different_pod() {
     let mut pods = vec![pod("shop", POD, "nginx", WEB, "nginx")];
     pods.push(pod("shop", OTHER_POD, "nginx", DB, "nginx"));
     let said = found("web-7d9", &pods);
@@ -176,7 +176,7 @@ fn a_namespace_with_the_name_of_a_runtime_is_refused() {
 }
 
 #[test]
-fn a_pod_without_a_known_name_goes_by_its_uid() {
+fn a_pod_without_a_known_name_is_named_by_its_uid() {
     let path = format!("/kubepods/pod{POD}/{WEB}");
     let unknown = [candidate(GroupKind::Pod, &format!("{POD}/{}", &WEB[..12]), &path, &["x"])];
     assert_eq!(found(POD, &unknown), format!("pod {POD}, 1 containers, 0 apart"));

@@ -52,7 +52,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_the_deleted_file_that_was_meant_is_cut() {
+    fn only_the_intended_deleted_file_is_truncated() {
         let dir = tempfile::tempdir_in(env!("CARGO_MANIFEST_DIR")).unwrap();
         let path = dir.path().join("held");
         let mut held = File::create(&path).unwrap();
