@@ -184,7 +184,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_count_is_that_of_du() {
+    fn a_count_matches_du() {
         let dir = tempfile::tempdir().unwrap();
         let sub = dir.path().join("a/b");
         fs::create_dir_all(&sub).unwrap();

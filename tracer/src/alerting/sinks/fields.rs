@@ -52,7 +52,7 @@ mod tests {
                             eta_s culprits victims held_bytes suggestion";
 
     #[test]
-    fn every_promised_field_is_there_and_unknown_is_null() {
+    fn every_stable_field_is_present_and_unknown_ones_are_null() {
         let json: Value = serde_json::from_str(&json(&event())).unwrap();
         for name in PROMISED.split_whitespace() {
             assert!(json.get(name).is_some_and(|value| !value.is_null()), "{name}: {json}");
