@@ -335,7 +335,7 @@ mod tests {
     use tracer_model::fixtures;
 
     #[test]
-    fn longer_intervals_are_sums_of_the_services() {
+    fn longer_intervals_are_sums_of_the_services_intervals() {
         let (sender, receiver) = watch::channel(None);
         let (wanted, every) = watch::channel(1.0);
         let mut live = Live { only: vec![], every, sum: None, sender };

@@ -70,7 +70,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn we_are_in_memory() {
+    fn resident_memory_is_plausible() {
         let bytes = resident_bytes().unwrap();
         assert!((1 << 20..1 << 34).contains(&bytes), "{bytes}");
     }

@@ -186,7 +186,7 @@ mod tests {
     }
 
     #[test]
-    fn an_hour_is_kept_and_a_clock_set_back_is_survived() {
+    fn old_records_expire_and_a_clock_set_back_is_handled() {
         let mut store = Store::new(Limits { seconds: 10.0, ..Limits::default() });
         for second in 0..30 {
             store.push(&at(second)).unwrap();
@@ -198,7 +198,7 @@ mod tests {
     }
 
     #[test]
-    fn in_short_memory_the_past_gets_coarser_and_no_byte_is_lost() {
+    fn above_the_memory_limit_old_records_get_coarser_and_no_byte_is_lost() {
         let size = recording::encode(&at(0)).unwrap().len();
         let limits = Limits { bytes: size * 40, ..Limits::default() };
         let mut store = Store::new(limits);
