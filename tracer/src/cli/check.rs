@@ -283,7 +283,7 @@ mod tests {
     }
 
     #[test]
-    fn a_volume_of_which_too_little_is_seen_is_not_ok() {
+    fn a_blind_volume_is_not_ok() {
         let gap = Some(Gap::NeedsSysAdmin);
         assert_eq!(answered(0, 0, None, false), 0);
         assert_eq!(answered(0, 0, gap, false), 0, "nothing happened there");

@@ -205,7 +205,7 @@ mod tests {
     }
 
     #[test]
-    fn the_story_says_when_it_was_first_known() {
+    fn the_summary_has_the_first_warning() {
         let text = run_over(&history(), &["--plot"]).unwrap();
         assert!(text.contains("FULL since +15 min"), "{text}");
         assert!(text.contains("full in "), "{text}");
@@ -213,7 +213,7 @@ mod tests {
     }
 
     #[test]
-    fn the_drawing_is_an_svg_file() {
+    fn the_plot_is_an_svg_file() {
         let file = std::env::temp_dir().join(format!("filltop-plot-{}.svg", std::process::id()));
         let text = run_over(&history(), &[&format!("--plot={}", file.display())]).unwrap();
         assert!(text.contains(&format!("plot      {}", file.display())), "{text}");
