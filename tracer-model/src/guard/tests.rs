@@ -171,7 +171,7 @@ fn steps(decisions: &[Decision]) -> Vec<Option<Action>> {
 }
 
 #[test]
-fn in_a_dry_run_it_names_the_jail_once_and_says_why() {
+fn a_dry_run_names_the_culprit_once_with_the_reason() {
     let mut world = World::new(GuardConfig { dry_run: true, ..armed() });
     let decisions = world.see(1_000, &snapshot(Some(120.0), INCIDENT));
     assert_eq!(steps(&decisions), [Some(Action::Freeze)]);
@@ -187,7 +187,7 @@ fn in_a_dry_run_it_names_the_jail_once_and_says_why() {
 
 /// dockerd writes what a container prints; the action must target the container.
 #[test]
-fn a_log_is_put_down_to_its_container() {
+fn the_growth_of_a_log_is_attributed_to_its_container() {
     let mut incident = snapshot(Some(120.0), &[("docker.service", 90.0 * MB)]);
     let daemon = &mut incident.groups[0];
     daemon.on_behalf_growth_bytes_per_s = 89.0 * MB;
@@ -202,13 +202,13 @@ fn a_log_is_put_down_to_its_container() {
 }
 
 #[test]
-fn off_it_says_nothing() {
+fn a_disabled_guard_decides_nothing() {
     let mut world = World::new(GuardConfig { enabled: false, ..armed() });
     assert!(world.see(100, &snapshot(Some(0.0), INCIDENT)).is_empty());
 }
 
 #[test]
-fn a_fence_is_a_step_off_the_endangered_volume() {
+fn a_fence_is_a_step_and_applies_to_the_endangered_volume() {
     let config = GuardConfig { ladder: vec![Action::Fence, Action::Kill], ..armed() };
     assert_eq!(config.check(), Ok(()));
     let mut world = World::new(config);
@@ -223,7 +223,7 @@ fn a_fence_is_a_step_off_the_endangered_volume() {
 }
 
 #[test]
-fn armed_it_climbs_the_ladder_while_nobody_comes() {
+fn an_enabled_guard_climbs_the_ladder_while_no_operator_intervenes() {
     let mut world = World::new(armed());
     assert!(world.see(9, &snapshot(Some(120.0), INCIDENT)).is_empty(), "too short to blame");
     let freeze = world.see(1, &snapshot(Some(120.0), INCIDENT));
@@ -259,7 +259,7 @@ fn armed_it_climbs_the_ladder_while_nobody_comes() {
 }
 
 #[test]
-fn whom_somebody_let_go_is_left_alone_until_there_is_a_new_cause() {
+fn a_resumed_group_is_left_alone_until_a_new_episode() {
     let mut world = World::new(armed());
     let freeze = world.see(10, &snapshot(Some(120.0), INCIDENT));
     assert_eq!(steps(&freeze), [Some(Action::Freeze)]);
@@ -272,7 +272,7 @@ fn whom_somebody_let_go_is_left_alone_until_there_is_a_new_cause() {
 }
 
 #[test]
-fn what_the_last_look_refused_is_left_alone() {
+fn a_group_refused_by_the_final_check_is_left_alone() {
     let mut world = World::new(armed());
     let freeze = world.see(10, &snapshot(Some(0.0), INCIDENT));
     world.policy.record_result(freeze[0].id, &ActionResult::Refused("your own session".to_owned()));
@@ -280,7 +280,7 @@ fn what_the_last_look_refused_is_left_alone() {
 }
 
 #[test]
-fn a_full_volume_blames_who_filled_it() {
+fn the_culprit_on_a_full_volume_is_the_group_that_filled_it() {
     let mut world = World::new(armed());
     world.policy.config.within = Seconds(1.0);
     assert!(world.see(30, &snapshot(Some(120.0), INCIDENT)).is_empty());
@@ -293,7 +293,7 @@ fn a_full_volume_blames_who_filled_it() {
 }
 
 #[test]
-fn a_victim_that_takes_the_space_that_somebody_freed_is_no_culprit() {
+fn a_victim_that_uses_freed_space_is_not_a_culprit() {
     let mut world = World::new(armed());
     world.policy.config.within = Seconds(1.0);
     world.see(30, &snapshot(Some(120.0), &[("/jail", 90.0 * MB), ("/shop", 9.0 * MB)]));
@@ -311,7 +311,7 @@ fn a_victim_that_takes_the_space_that_somebody_freed_is_no_culprit() {
 }
 
 #[test]
-fn a_database_that_fills_the_volume_is_named_and_not_touched() {
+fn a_database_that_fills_the_volume_is_named_but_not_acted_on() {
     let mut world = World::new(armed());
     let decisions = world.see(300, &snapshot(Some(60.0), &[("postgresql.service", 50.0 * MB)]));
     assert_eq!(steps(&decisions), [None]);
@@ -320,7 +320,7 @@ fn a_database_that_fills_the_volume_is_named_and_not_touched() {
 }
 
 #[test]
-fn a_burst_is_no_cause_and_ignored_growth_does_not_count() {
+fn a_burst_is_not_a_cause_and_ignored_growth_does_not_count() {
     let mut world = World::new(armed());
     world.see(9, &snapshot(Some(60.0), &[("/a", 5.0 * MB), ("/b", 5.0 * MB)]));
     // A burst in the last second makes 84 % of the total, but not of the first half.
@@ -332,7 +332,7 @@ fn a_burst_is_no_cause_and_ignored_growth_does_not_count() {
 }
 
 #[test]
-fn the_preferred_one_needs_half_the_share() {
+fn a_preferred_group_needs_half_the_share() {
     let both = snapshot(Some(60.0), &[("/a", 5.0 * MB), ("/b", 4.5 * MB)]);
     assert!(World::new(armed()).see(100, &both).is_empty());
     let prefer = vec!["^/b$".parse().unwrap()];
@@ -369,7 +369,7 @@ fn some_snapshot() -> impl Strategy<Value = Snapshot> {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
     #[test]
-    fn whatever_happens(
+    fn the_guard_keeps_its_limits_for_any_history(
         story in prop::collection::vec((some_snapshot(), 1u32..40), 1..25),
         let_go in prop::collection::vec(any::<bool>(), 25),
     ) {
@@ -414,7 +414,7 @@ proptest! {
 }
 
 #[test]
-fn it_touches_nobody_while_most_of_the_growth_is_not_explained() {
+fn no_action_is_taken_while_most_of_the_growth_is_unexplained() {
     let mut world = World::new(armed());
     let mut hidden = snapshot(Some(120.0), INCIDENT);
     let blind = Blind {
@@ -432,7 +432,7 @@ fn it_touches_nobody_while_most_of_the_growth_is_not_explained() {
 }
 
 #[test]
-fn each_of_two_names_that_differ_in_a_number_is_reported() {
+fn names_that_differ_only_in_a_number_are_reported_separately() {
     let mut world = World::new(GuardConfig { avoid: vec!["^worker".parse().unwrap()], ..armed() });
     for name in ["worker-1.service", "worker-2.service"] {
         let decisions = world.see(100, &snapshot(Some(120.0), &[(name, 9e7)]));
@@ -442,7 +442,7 @@ fn each_of_two_names_that_differ_in_a_number_is_reported() {
 }
 
 #[test]
-fn of_two_containers_of_one_name_it_takes_the_one_that_grows() {
+fn of_two_containers_of_one_name_the_growing_one_is_chosen() {
     let mut world = World::new(armed());
     let mut two = snapshot(Some(120.0), &[("web", 90.0 * MB), ("web", 1e3)]);
     for (row, digit) in two.groups.iter_mut().zip(["a", "b"]) {
