@@ -3,7 +3,7 @@
 use super::*;
 
 #[test]
-fn quiet_hours_hold_warnings_back_but_nothing_critical() {
+fn quiet_hours_hold_back_warnings_but_not_critical_alerts() {
     let rules = Rule::defaults()
         .into_iter()
         .map(|rule| Rule { quiet: vec![QuietHours { from: 22 * 60, to: 7 * 60 }], ..rule })
@@ -23,7 +23,7 @@ fn quiet_hours_hold_warnings_back_but_nothing_critical() {
 }
 
 #[test]
-fn acknowledged_is_silent_until_it_gets_worse() {
+fn an_acknowledged_alert_is_silent_until_it_gets_worse() {
     let mut host = Host::new(Rule::defaults());
     host.volume().eta_s = Some(3.0 * 3600.0);
     host.run(5);
@@ -36,7 +36,7 @@ fn acknowledged_is_silent_until_it_gets_worse() {
 }
 
 #[test]
-fn repeats_keep_their_pace_whenever_samples_come() {
+fn reminders_keep_their_schedule_whenever_samples_arrive() {
     let rules =
         Rule::defaults().into_iter().map(|rule| Rule { repeat_s: Some(1.5), ..rule }).collect();
     let mut host = Host::new(rules);
@@ -47,7 +47,7 @@ fn repeats_keep_their_pace_whenever_samples_come() {
 }
 
 #[test]
-fn a_repeat_that_had_to_wait_does_not_bring_the_next_one_closer() {
+fn a_delayed_reminder_does_not_bring_the_next_one_closer() {
     let quiet = vec![QuietHours { from: 22 * 60, to: 7 * 60 }];
     let rules = Rule::defaults().into_iter().map(|rule| Rule { quiet: quiet.clone(), ..rule });
     let mut host = Host::new(rules.collect());
