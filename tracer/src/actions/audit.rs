@@ -38,7 +38,7 @@ pub(crate) struct Audit {
     pub who: String,
     /// Why it was requested.
     pub reason: String,
-    /// Whether the action stops before the last system call.
+    /// Whether this is a dry run, which stops before the last system call.
     pub dry_run: bool,
 }
 

@@ -117,7 +117,7 @@ impl Context<'_> {
     }
 }
 
-/// Whether SIGTERM has no effect. `first`: whether the process is the first of its pid namespace. Such a
+/// Whether SIGTERM has no effect on a process. `first`: whether the process is the first of its pid namespace. Such a
 /// process gets only signals that it has handlers for, apart from KILL and STOP from a parent namespace
 /// (pid_namespaces(7)). The masks are those of proc_pid_status(5).
 fn ignores(first: bool, ignored: Option<u64>, caught: Option<u64>) -> bool {

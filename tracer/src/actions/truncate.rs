@@ -36,11 +36,11 @@ pub(crate) fn truncate(file: &facts::File, dry: bool) -> anyhow::Result<u64> {
     if dry {
         return Ok(before.blocks() * 512);
     }
-    cut(&open)?;
+    set_empty(&open)?;
     Ok((before.blocks() * 512).saturating_sub(open.metadata()?.blocks() * 512))
 }
 
-fn cut(file: &File) -> io::Result<()> {
+fn set_empty(file: &File) -> io::Result<()> {
     file.set_len(0)
 }
 
