@@ -24,10 +24,10 @@ const PAUSE_FACTOR: u32 = 20;
 
 struct Counted {
     size: DirectorySize,
-    /// When it was counted, and how long that took.
+    /// When the count finished, and how long it took.
     at: Instant,
     took: Duration,
-    /// The size may be wrong since the count.
+    /// Whether the size may have become inaccurate since the count.
     unsure: bool,
 }
 

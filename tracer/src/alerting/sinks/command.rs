@@ -206,9 +206,9 @@ mod tests {
 
     #[test]
     fn the_error_contains_the_programs_stderr() {
-        let said = exec(&["/bin/sh", "-c", "echo no such pager >&2; exit 3"], 5.0).unwrap_err();
-        let Failure::Retry(said) = said else { panic!("{said:?}") };
-        assert!(said.contains("exit status: 3: no such pager"), "{said}");
+        let error = exec(&["/bin/sh", "-c", "echo no such pager >&2; exit 3"], 5.0).unwrap_err();
+        let Failure::Retry(error) = error else { panic!("{error:?}") };
+        assert!(error.contains("exit status: 3: no such pager"), "{error}");
         assert!(matches!(exec(&["/no/such/program"], 5.0), Err(Failure::Retry(_))));
     }
 
@@ -218,8 +218,8 @@ mod tests {
         let file = dir.path().join("alive");
         let script = format!("(sleep 1; touch {}) & sleep 60", file.display());
         let start = clock::instant();
-        let said = exec(&["/bin/sh", "-c", &script], 0.2).unwrap_err();
-        assert!(matches!(said, Failure::Retry(text) if text.contains("killed after 0.2 s")));
+        let error = exec(&["/bin/sh", "-c", &script], 0.2).unwrap_err();
+        assert!(matches!(error, Failure::Retry(text) if text.contains("killed after 0.2 s")));
         assert!(start.elapsed() < Duration::from_secs(1));
         thread::sleep(Duration::from_millis(1300));
         assert!(!file.exists(), "a child kept running");
@@ -227,8 +227,8 @@ mod tests {
 
     #[test]
     fn endless_output_and_a_closed_stdin_do_not_block() {
-        let said = exec(&["/bin/sh", "-c", "exec 0<&-; yes x >&2"], 0.5).unwrap_err();
-        assert!(matches!(said, Failure::Retry(_)));
+        let error = exec(&["/bin/sh", "-c", "exec 0<&-; yes x >&2"], 0.5).unwrap_err();
+        assert!(matches!(error, Failure::Retry(_)));
     }
 
     #[test]

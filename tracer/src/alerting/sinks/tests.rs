@@ -120,7 +120,7 @@ fn http_failures_are_classified_and_time_out() {
         ("500", Box::new(|stream, _| drop(answer(stream, "500 Oh no")))),
         ("429", Box::new(|stream, _| drop(answer(stream, "429 Later")))),
         ("half-open", Box::new(|stream, _| keep(stream))),
-        ("closed at once", Box::new(|stream, _| drop(stream))),
+        ("closed immediately", Box::new(|stream, _| drop(stream))),
         (
             "garbage",
             Box::new(|mut stream, _| {
@@ -157,8 +157,8 @@ fn http_failures_are_classified_and_time_out() {
         assert!(matches!(result, Err(Failure::Never(_))), "{status}: {result:?}");
     }
     let refused = webhook("http://127.0.0.1:1/secret-path".to_owned(), None).deliver(&event());
-    let Err(Failure::Retry(words)) = refused else { panic!("{refused:?}") };
-    assert!(words.starts_with("127.0.0.1:1: ") && !words.contains("secret"), "{words}");
+    let Err(Failure::Retry(text)) = refused else { panic!("{refused:?}") };
+    assert!(text.starts_with("127.0.0.1:1: ") && !text.contains("secret"), "{text}");
 }
 
 #[test]
@@ -172,10 +172,10 @@ fn tls_is_checked_against_the_given_authority() {
     let dir = tempfile::tempdir().unwrap();
     let file = |name: &str| dir.path().join(name);
     let openssl = |arguments: &str| {
-        let words = arguments.split_whitespace();
+        let text = arguments.split_whitespace();
         let done =
-            std::process::Command::new("openssl").args(words).current_dir(dir.path()).output();
-        let done = done.expect("openssl is there");
+            std::process::Command::new("openssl").args(text).current_dir(dir.path()).output();
+        let done = done.expect("openssl is installed");
         assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
     };
     let key = "-newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2";
@@ -213,8 +213,8 @@ fn tls_is_checked_against_the_given_authority() {
         (format!("https://127.0.0.1:{port}/"), Some(file("ca.pem"))),
     ] {
         let refused = webhook(url.clone(), ca).deliver(&event());
-        let Err(Failure::Retry(words)) = refused else { panic!("{url}: {refused:?}") };
-        assert!(words.to_lowercase().contains("certificate"), "{words}");
+        let Err(Failure::Retry(text)) = refused else { panic!("{url}: {refused:?}") };
+        assert!(text.to_lowercase().contains("certificate"), "{text}");
     }
 }
 
