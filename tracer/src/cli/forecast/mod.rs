@@ -104,7 +104,7 @@ fn replay(
 ) -> Result<()> {
     let mut rows = csv::SampleReader::open(input, name.clone())?;
     let mut forecaster = Forecaster::new(Policy::default());
-    let mut story = report::Story::new(name.clone());
+    let mut summary = report::Summary::new(name.clone());
     while let Some(sample) = rows.next()? {
         forecaster.push(&sample);
         let forecast = forecaster.forecast();
@@ -113,26 +113,26 @@ fn replay(
             out.write_all(b"\n")?;
         }
         if !args.json || args.plot.is_some() {
-            story.add(&sample, forecast);
+            summary.add(&sample, forecast);
         }
     }
     if args.json && args.plot.is_none() {
         return Ok(());
     }
-    ensure!(story.rows() > 0, "{name} has a header but no rows; nothing to forecast from");
+    ensure!(summary.rows() > 0, "{name} has a header but no rows; nothing to forecast from");
     if !args.json {
-        story.tell(out)?;
+        summary.print(out)?;
     }
     match &args.plot {
         Some(file) if file.as_os_str() != "-" => {
-            std::fs::write(file, plot::svg(&story))
+            std::fs::write(file, plot::svg(&summary))
                 .with_context(|| format!("cannot write {}", file.display()))?;
             if !args.json {
                 let name = file.display().to_string();
                 writeln!(out, "plot      {}", tracer_model::sanitize::display(&name))?;
             }
         }
-        Some(_) => plot::terminal(&story, colour, out)?,
+        Some(_) => plot::terminal(&summary, colour, out)?,
         None => {}
     }
     Ok(())
