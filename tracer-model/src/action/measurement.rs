@@ -109,6 +109,7 @@ const VICTIM_BELOW: f64 = 0.5;
 #[cfg(test)]
 mod tests {
     use super::*;
+
     fn writer(pid: u32, cgroup: &str, alive: bool, growth: f64, share: f64) -> serde_json::Value {
         serde_json::json!({
             "pid": pid, "start_time": "2026-11-21T00:00:00Z", "comm": "x", "exe": null,

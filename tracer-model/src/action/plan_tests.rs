@@ -142,14 +142,14 @@ fn the_restart_policy_is_listed_for_the_steps_that_terminate() {
     let restart = plan.step().unwrap().restart.clone().unwrap();
     assert_eq!((restart.by, restart.returns), (Manager::Docker, Some(true)));
     let json = serde_json::to_value(&plan).unwrap();
-    let told: Vec<&str> = json["steps"]
+    let steps: Vec<&str> = json["steps"]
         .as_array()
         .unwrap()
         .iter()
         .filter(|step| step.get("restart").is_some())
         .filter_map(|step| step["how"].as_str())
         .collect();
-    assert_eq!(told, ["term", "kill"]);
+    assert_eq!(steps, ["term", "kill"]);
     let restart = &json["steps"][4]["restart"];
     let expected = serde_json::json!({"by": "docker", "policy": "always", "returns": true});
     assert_eq!(*restart, expected);
@@ -160,8 +160,8 @@ fn processes_that_ignore_sigterm_are_listed() {
     let init = Process { ignores_term: true, ..process(71, "w") };
     let plan = plan(&facts(vec![process(70, "sh"), init], vec![]), &request(Action::Term));
     assert_eq!(plan.step().unwrap().ignored_by, [71]);
-    let told = plan.steps.iter().filter(|step| !step.ignored_by.is_empty()).count();
-    assert_eq!((told, plan.allowed()), (1, true));
+    let count = plan.steps.iter().filter(|step| !step.ignored_by.is_empty()).count();
+    assert_eq!((count, plan.allowed()), (1, true));
 }
 
 #[test]

@@ -127,7 +127,7 @@ impl Protection {
         }
         if let Some(rule) = matching_rule(PROTECTED_NAMES, &process.comm) {
             // A container's own systemd can be stopped only with the whole container.
-            let whose = if process.namespace_init { "the init of a container host" } else { rule };
+            let whose = if process.namespace_init { "the init of a container" } else { rule };
             return Some(format!("{} is protected ({whose})", process.comm));
         }
         if let Some(pattern) = self.avoid.iter().find(|pattern| matches_process(process, pattern)) {
@@ -255,7 +255,7 @@ pub(crate) mod tests {
     #[case(in_unit("x", "dbus.service"), "dbus*")]
     #[case(process(70, "sshd-session"), "sshd*")]
     #[case(process(70, "containerd-shim"), "containerd-shim*")]
-    #[case(Process { namespace_init: true, ..process(70, "systemd") }, "container host")]
+    #[case(Process { namespace_init: true, ..process(70, "systemd") }, "init of a container")]
     fn a_protected_process_is_refused_to_everyone(#[case] process: Process, #[case] reason: &str) {
         for intent in [Intent::Asked, Intent::Automatic] {
             let refusal = Protection::default().refusal(&process, intent).unwrap();
