@@ -82,7 +82,7 @@ impl GuardConfig {
             return Err(format!("guard.share is {}: it must be between 0.5 and 1", self.share));
         }
         if self.ladder.is_empty() {
-            return Err("guard.ladder is empty".to_owned());
+            return Err("guard.ladder is empty; list at least one step".to_owned());
         }
         if let Some(step) = self.ladder.iter().find(|how| !STEPS.contains(how)) {
             return Err(format!(
