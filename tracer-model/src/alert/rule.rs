@@ -125,7 +125,7 @@ pub struct Rule {
     pub condition: Condition,
     /// Mount points to which the rule applies; empty: all.
     pub volumes: Vec<Glob>,
-    /// Threshold of a warning, in the unit of the condition ([`When`]); `None`: no warning.
+    /// Threshold of a warning, in the unit of the condition ([`Condition`]); `None`: no warning.
     pub warning: Option<f64>,
     /// Threshold of a critical alert, in the same unit; `None`: never critical.
     pub critical: Option<f64>,

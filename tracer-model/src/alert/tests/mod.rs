@@ -14,7 +14,7 @@ use crate::snapshot::*;
 const GIB: u64 = 1 << 30;
 const START: i64 = 1_795_230_727;
 
-/// A host with one volume of 100 GiB, and a clock.
+/// A simulated host with one volume of 100 GiB, and a clock.
 struct Host {
     engine: Engine,
     second: i64,
@@ -212,7 +212,7 @@ fn a_containers_log_is_attributed_to_the_container_and_not_to_the_daemon() {
         cgroup: cgroup.map(str::to_owned),
         ..Group::default()
     };
-    let say = |share: f64, group: Group| {
+    let alert = |share: f64, group: Group| {
         let mut host = Host::new(Rule::defaults());
         let log = OnBehalf {
             group,
@@ -225,13 +225,13 @@ fn a_containers_log_is_attributed_to_the_container_and_not_to_the_daemon() {
         host.volume().eta_s = Some(500.0);
         host.run(3).remove(0)
     };
-    let events = say(0.9, container(Some("/docker/9f")));
+    let events = alert(0.9, container(Some("/docker/9f")));
     assert_eq!(events.suggestion.unwrap().command, "filltop stop docker/web-d --how freeze");
-    let words = "the log of docker web-d, written by dockerd (pid 7, dockerd.service) adds 95.4";
-    assert!(events.summary.contains(words), "{}", events.summary);
+    let text = "the log of docker web-d, written by dockerd (pid 7, dockerd.service) adds 95.4";
+    assert!(events.summary.contains(text), "{}", events.summary);
     // Most of the growth is something else, and the daemon itself must never be frozen.
-    assert!(say(0.3, container(Some("/docker/9f"))).suggestion.is_none());
-    assert!(say(0.9, container(None)).suggestion.is_none(), "it no longer runs");
+    assert!(alert(0.3, container(Some("/docker/9f"))).suggestion.is_none());
+    assert!(alert(0.9, container(None)).suggestion.is_none(), "it no longer runs");
 }
 
 #[test]

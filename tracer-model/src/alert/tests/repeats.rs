@@ -41,8 +41,8 @@ fn reminders_keep_their_schedule_whenever_samples_arrive() {
         Rule::defaults().into_iter().map(|rule| Rule { repeat_s: Some(1.5), ..rule }).collect();
     let mut host = Host::new(rules);
     host.volume().eta_s = Some(600.0);
-    let begun = host.notices(5);
-    assert_eq!(begun[0], "firing critical time-to-full");
+    let first = host.notices(5);
+    assert_eq!(first[0], "firing critical time-to-full");
     assert_eq!(host.notices(30).len(), 20);
 }
 
@@ -54,9 +54,9 @@ fn a_delayed_reminder_does_not_bring_the_next_one_closer() {
     host.minute = 12 * 60;
     host.volume().eta_s = Some(3.0 * 3600.0);
     let notices = host.run(600);
-    let [begun] = &notices[..] else { panic!("{notices:?}") };
+    let [first] = &notices[..] else { panic!("{notices:?}") };
     let every = 1800;
-    assert!(begun.event == EventKind::Firing && begun.severity == Severity::Warning);
+    assert!(first.event == EventKind::Firing && first.severity == Severity::Warning);
     host.minute = 23 * 60;
     assert!(host.notices(every + 600).is_empty());
     host.minute = 7 * 60;
