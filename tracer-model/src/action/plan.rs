@@ -12,6 +12,7 @@ use super::measurement::Measurement;
 use super::protect::{Protection, unit_rule};
 use super::restart::Restart;
 use super::{Action, Intent, Process, Role, alternatives, effects};
+use crate::units::Units;
 
 /// What a plan is requested for.
 #[derive(Debug, Clone, PartialEq)]
@@ -311,7 +312,8 @@ fn warnings(facts: &Facts, request: &PlanRequest, protection: &Protection) -> Ve
         facts.files.iter().filter(|f| f.deleted && !f.others.is_empty()).map(|f| f.bytes).sum();
     if shared > 0 && request.how.ends() {
         warnings.push(format!(
-            "{shared} bytes of deleted files remain held by processes outside the target"
+            "{} of deleted files remain held by processes outside the target",
+            Units::default().bytes(shared)
         ));
     }
     match request.how {

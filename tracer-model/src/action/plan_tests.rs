@@ -72,7 +72,10 @@ fn a_file_with_a_name_frees_nothing_and_a_deleted_one_is_freed() {
         assert_eq!((plan.frees_bytes, plan.allowed()), (freed, true), "{how:?}");
     }
     let kill = plan(&facts, &request(Action::Kill));
-    assert!(kill.warnings.iter().any(|warning| warning.starts_with("90 bytes")), "{kill:?}");
+    assert!(
+        kill.warnings.iter().any(|warning| warning.starts_with("90 B of deleted files")),
+        "{kill:?}"
+    );
     assert_eq!(kill.undo, None);
     assert_eq!(plan(&facts, &request(Action::Freeze)).undo.as_deref(), Some("filltop resume 70"));
 }
