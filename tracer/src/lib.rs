@@ -1,5 +1,5 @@
-//! The filltop daemon, its commands and its outputs. Data flows one way: probes → collect →
-//! attribute → pipeline → snapshot → outputs and screen.
+//! The program filltop: its commands and its outputs. Data flows one way: probes (`tracer_kernel`) and
+//! readers of the host (`tracer_host`) → attribute → measure → Snapshot → outputs and screen.
 
 mod actions;
 mod alerting;

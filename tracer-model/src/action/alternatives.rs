@@ -93,7 +93,7 @@ mod tests {
     #[case("/var/lib/docker/containers/web/web-json.log", None)]
     #[case("/var/log/pods/shop_web-7d9_5fb2/0.log", None)]
     #[case("/var/log/syslog", None)]
-    fn paths_tell_whose_log(#[case] path: &str, #[case] expected: Option<&str>) {
+    fn the_path_of_a_log_names_its_container(#[case] path: &str, #[case] expected: Option<&str>) {
         assert_eq!(container(&path.replace("{ID}", ID)).as_deref(), expected);
     }
 }

@@ -104,7 +104,7 @@ mod tests {
         }
 
         #[test]
-        fn who_stays_below_is_never_halted(rate in 1_000u64..1_000_000, share in 0.0f64..0.9) {
+        fn a_process_below_the_rate_is_never_suspended(rate in 1_000u64..1_000_000, share in 0.0f64..0.9) {
             let mut duty = DutyCycle::new(rate);
             for step in 0..2_000u32 {
                 let now = f64::from(step) * MEASURE_INTERVAL_S;
@@ -115,7 +115,7 @@ mod tests {
     }
 
     #[test]
-    fn a_count_that_goes_backwards_is_no_debt() {
+    fn a_decreasing_total_is_not_a_debt() {
         let mut duty = DutyCycle::new(1_000);
         assert_eq!(duty.next(0.0, 500), Next::Run(MEASURE_INTERVAL_S));
         assert_eq!(duty.next(1.0, 0), Next::Run(MEASURE_INTERVAL_S));

@@ -109,6 +109,7 @@ const VICTIM_BELOW: f64 = 0.5;
 #[cfg(test)]
 mod tests {
     use super::*;
+
     fn writer(pid: u32, cgroup: &str, alive: bool, growth: f64, share: f64) -> serde_json::Value {
         serde_json::json!({
             "pid": pid, "start_time": "2026-11-21T00:00:00Z", "comm": "x", "exe": null,
@@ -129,7 +130,7 @@ mod tests {
     }
 
     #[test]
-    fn what_has_ended_in_the_cgroup_counts_and_a_namesake_does_not() {
+    fn an_exited_process_of_the_cgroup_counts_and_a_similar_cgroup_does_not() {
         let rows = [
             writer(7, "/jail", true, 100.0, 0.5),
             writer(8, "/jail/w", false, 50.0, 0.25),
@@ -143,7 +144,7 @@ mod tests {
     }
 
     #[test]
-    fn a_reused_pid_is_not_its_writer_and_a_victim_is_named() {
+    fn an_exited_writer_of_a_reused_pid_does_not_count_and_a_victim_is_named() {
         let rows = [writer(7, "/a", false, 100.0, 0.9), writer(8, "/a", true, 1.0, 0.01)];
         let measured = Measurement::of(&[7, 8].into(), None, &snapshot(&rows), Source::Here);
         assert_eq!(measured.volumes[0].growth_bytes_per_s, 1.0);

@@ -163,7 +163,7 @@ impl Plan {
         }
     }
 
-    /// Returns the requested action.
+    /// Returns the step of the requested action.
     #[must_use]
     pub fn step(&self) -> Option<&Step> {
         self.steps.iter().find(|step| step.how == self.how)

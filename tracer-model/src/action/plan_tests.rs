@@ -49,7 +49,7 @@ fn plan(facts: &Facts, request: &PlanRequest) -> Plan {
 }
 
 #[test]
-fn a_reason_that_comes_later_refuses_the_step_too() {
+fn a_reason_added_later_refuses_the_step_too() {
     let mut plan = plan(&facts(vec![process(70, "httpd")], Vec::new()), &request(Action::Freeze));
     assert!(plan.allowed());
     plan.refuse("no".to_owned());
@@ -58,7 +58,7 @@ fn a_reason_that_comes_later_refuses_the_step_too() {
 }
 
 #[test]
-fn a_live_named_file_frees_nothing_and_a_held_one_frees_itself() {
+fn a_file_with_a_name_frees_nothing_and_a_deleted_one_is_freed() {
     let files = vec![
         file("/named", 1_000, false, &[]),
         file("/held", 500, true, &[]),
@@ -72,13 +72,16 @@ fn a_live_named_file_frees_nothing_and_a_held_one_frees_itself() {
         assert_eq!((plan.frees_bytes, plan.allowed()), (freed, true), "{how:?}");
     }
     let kill = plan(&facts, &request(Action::Kill));
-    assert!(kill.warnings.iter().any(|warning| warning.starts_with("90 bytes")), "{kill:?}");
+    assert!(
+        kill.warnings.iter().any(|warning| warning.starts_with("90 B of deleted files")),
+        "{kill:?}"
+    );
     assert_eq!(kill.undo, None);
     assert_eq!(plan(&facts, &request(Action::Freeze)).undo.as_deref(), Some("filltop resume 70"));
 }
 
 #[test]
-fn truncating_wants_a_deleted_file_by_name() {
+fn truncating_needs_a_deleted_file_by_name() {
     let files = vec![file("/named", 1_000, false, &[]), file("/held", 500, true, &[99])];
     let facts = facts(vec![process(70, "httpd")], files);
     let asked = |file: Option<&str>| {
@@ -94,7 +97,7 @@ fn truncating_wants_a_deleted_file_by_name() {
 }
 
 #[test]
-fn a_file_of_a_container_is_meant_by_each_of_its_names() {
+fn a_file_of_a_container_is_found_by_each_of_its_names() {
     let file = File {
         path_in_container: Some("/data/e.log".to_owned()),
         link: Some("/merged/data/e.log".to_owned()),
@@ -113,14 +116,14 @@ fn a_file_of_a_container_is_meant_by_each_of_its_names() {
 }
 
 #[test]
-fn a_unit_between_two_processes_can_be_stopped_and_nothing_else() {
+fn a_unit_without_processes_can_only_be_stopped_as_a_unit() {
     let facts = facts(vec![], vec![]);
     assert!(plan(&facts, &request(Action::Unit)).allowed());
     assert_eq!(plan(&facts, &request(Action::Kill)).refused, [TargetRefusal::Ended.to_string()]);
 }
 
 #[test]
-fn what_is_not_possible_here_is_refused_with_the_reason() {
+fn an_action_that_is_not_possible_here_is_refused_with_the_reason() {
     let mut facts = facts(vec![process(70, "httpd")], vec![]);
     facts.methods[2].by = Err("no BPF LSM".to_owned());
     let plan = plan(&facts, &request(Action::Fence));
@@ -128,44 +131,44 @@ fn what_is_not_possible_here_is_refused_with_the_reason() {
 }
 
 #[test]
-fn the_whole_machine_is_no_target() {
+fn the_root_cgroup_is_refused() {
     let mut facts = facts(vec![process(70, "httpd")], vec![]);
     facts.subject.cgroup = Some("/".to_owned());
     assert!(plan(&facts, &request(Action::Freeze)).refused[0].contains("root cgroup"));
 }
 
 #[test]
-fn who_starts_it_again_is_told_for_the_steps_that_end_it() {
+fn the_restart_policy_is_listed_for_the_steps_that_terminate() {
     let policy = RestartPolicy { by: Manager::Docker, policy: Some("always".to_owned()) };
     let facts = Facts { restart: Some(policy), ..facts(vec![process(70, "w")], vec![]) };
     let plan = plan(&facts, &request(Action::Kill));
     let restart = plan.step().unwrap().restart.clone().unwrap();
     assert_eq!((restart.by, restart.returns), (Manager::Docker, Some(true)));
     let json = serde_json::to_value(&plan).unwrap();
-    let told: Vec<&str> = json["steps"]
+    let steps: Vec<&str> = json["steps"]
         .as_array()
         .unwrap()
         .iter()
         .filter(|step| step.get("restart").is_some())
         .filter_map(|step| step["how"].as_str())
         .collect();
-    assert_eq!(told, ["term", "kill"]);
+    assert_eq!(steps, ["term", "kill"]);
     let restart = &json["steps"][4]["restart"];
     let expected = serde_json::json!({"by": "docker", "policy": "always", "returns": true});
     assert_eq!(*restart, expected);
 }
 
 #[test]
-fn who_goes_on_after_sigterm_is_told_beforehand() {
+fn processes_that_ignore_sigterm_are_listed() {
     let init = Process { ignores_term: true, ..process(71, "w") };
     let plan = plan(&facts(vec![process(70, "sh"), init], vec![]), &request(Action::Term));
     assert_eq!(plan.step().unwrap().ignored_by, [71]);
-    let told = plan.steps.iter().filter(|step| !step.ignored_by.is_empty()).count();
-    assert_eq!((told, plan.allowed()), (1, true));
+    let count = plan.steps.iter().filter(|step| !step.ignored_by.is_empty()).count();
+    assert_eq!((count, plan.allowed()), (1, true));
 }
 
 #[test]
-fn a_named_group_has_nobody_that_was_not_named() {
+fn the_members_of_a_named_group_count_as_named() {
     let of_role = |role| Process { role, ..process(70, "w") };
     let count = |role| {
         plan(&facts(vec![of_role(role)], vec![]), &request(Action::Kill)).blast_radius.processes
@@ -237,7 +240,7 @@ fn some_process() -> impl Strategy<Value = Process> {
 
 proptest! {
     #[test]
-    fn never_hits_the_protected_and_repeats_itself(
+    fn a_plan_never_allows_a_protected_process_and_is_deterministic(
         processes in prop::collection::vec(some_process(), 0..12),
         how in prop::sample::select(Action::ALL.to_vec()),
         automatic in any::<bool>(),

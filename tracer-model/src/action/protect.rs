@@ -127,7 +127,7 @@ impl Protection {
         }
         if let Some(rule) = matching_rule(PROTECTED_NAMES, &process.comm) {
             // A container's own systemd can be stopped only with the whole container.
-            let whose = if process.namespace_init { "the init of a container host" } else { rule };
+            let whose = if process.namespace_init { "the init of a container" } else { rule };
             return Some(format!("{} is protected ({whose})", process.comm));
         }
         if let Some(pattern) = self.avoid.iter().find(|pattern| matches_process(process, pattern)) {
@@ -255,8 +255,8 @@ pub(crate) mod tests {
     #[case(in_unit("x", "dbus.service"), "dbus*")]
     #[case(process(70, "sshd-session"), "sshd*")]
     #[case(process(70, "containerd-shim"), "containerd-shim*")]
-    #[case(Process { namespace_init: true, ..process(70, "systemd") }, "container host")]
-    fn nobody_may(#[case] process: Process, #[case] reason: &str) {
+    #[case(Process { namespace_init: true, ..process(70, "systemd") }, "init of a container")]
+    fn a_protected_process_is_refused_to_everyone(#[case] process: Process, #[case] reason: &str) {
         for intent in [Intent::Asked, Intent::Automatic] {
             let refusal = Protection::default().refusal(&process, intent).unwrap();
             assert!(refusal.contains(reason), "{refusal}");
@@ -264,7 +264,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn a_database_is_for_people_only() {
+    fn only_an_operator_may_act_on_a_database() {
         let rules = Protection::default();
         let postgres = process(70, "postgres");
         let holder = Process { databases: vec!["etcd".to_owned()], ..process(71, "server") };
@@ -275,7 +275,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn avoid_holds_for_names_and_groups() {
+    fn avoid_applies_to_names_and_groups() {
         let rules = Protection { avoid: vec!["^back".parse().unwrap()], configured: None };
         for process in [process(70, "backup"), in_unit("x", "backup.service")] {
             assert_eq!(rules.refusal(&process, Intent::Asked).unwrap(), "avoid = \"^back\"");
@@ -284,7 +284,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn what_the_configuration_says_holds_for_people_too() {
+    fn configured_patterns_apply_to_operators_too() {
         let pattern = |text: &str| vec![text.parse().unwrap()];
         let configured = ConfiguredGuard {
             file: "/etc/f.toml".to_owned(),

@@ -178,7 +178,7 @@ mod tests {
     }
 
     #[test]
-    fn the_command_is_what_one_types() {
+    fn the_command_is_equivalent_to_the_request() {
         assert_eq!(minio().command(FREEZE), "filltop stop 2114 --how freeze");
         assert_eq!(minio().command(UNIT), "filltop stop minio.service --how unit");
         assert_eq!(minio().command(Operation::Resume), "filltop resume 2114");
@@ -208,7 +208,7 @@ mod tests {
     }
 
     #[test]
-    fn a_container_has_a_manager_too() {
+    fn only_groups_with_a_manager_can_be_stopped_as_units() {
         let of = |kind, pid| Target {
             pid,
             group: Some((kind, "web".to_owned())),

@@ -104,7 +104,7 @@ mod tests {
     #[case(Manager::Docker, "no", Some(false), Some(false))]
     #[case(Manager::Podman, "", Some(false), Some(false))]
     #[case(Manager::Podman, "on-failure:3", Some(true), None)]
-    #[case(Manager::Docker, "of tomorrow", None, None)]
+    #[case(Manager::Docker, "some-new-policy", None, None)]
     #[case(Manager::Systemd, "always", Some(true), Some(true))]
     #[case(Manager::Systemd, "on-failure", Some(true), None)]
     #[case(Manager::Systemd, "on-abort", Some(true), None)]

@@ -271,7 +271,7 @@ struct Notice<'e> {
     key: &'e str,
     kind: EventKind,
     severity: Severity,
-    /// The severity was higher before.
+    /// Whether the severity was higher before.
     eased: bool,
     /// Number of the event since the start.
     number: u64,

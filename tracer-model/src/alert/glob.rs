@@ -65,7 +65,7 @@ mod tests {
     #[case("", "", true)]
     #[case("", "a", false)]
     #[case("a**", "a", true)]
-    fn globs(#[case] pattern: &str, #[case] text: &str, #[case] expected: bool) {
+    fn patterns(#[case] pattern: &str, #[case] text: &str, #[case] expected: bool) {
         assert_eq!(Glob::new(pattern).matches(text), expected);
     }
 

@@ -42,7 +42,7 @@ pub(super) fn fastest_growing(
 pub(super) struct AlertMessage<'e> {
     pub(super) rule: &'e Rule,
     pub(super) kind: EventKind,
-    /// The severity was higher before.
+    /// Whether the severity was higher before.
     pub(super) eased: bool,
     pub(super) severity: Severity,
     pub(super) value: f64,

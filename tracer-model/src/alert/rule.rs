@@ -125,7 +125,7 @@ pub struct Rule {
     pub condition: Condition,
     /// Mount points to which the rule applies; empty: all.
     pub volumes: Vec<Glob>,
-    /// Threshold of a warning, in the unit of the condition ([`When`]); `None`: no warning.
+    /// Threshold of a warning, in the unit of the condition ([`Condition`]); `None`: no warning.
     pub warning: Option<f64>,
     /// Threshold of a critical alert, in the same unit; `None`: never critical.
     pub critical: Option<f64>,
@@ -269,7 +269,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_value_is_past_the_threshold_and_clear_at_once(value in 0.0..1e12f64, threshold in 0.0..1e12f64) {
+        fn no_value_is_both_breached_and_clear(value in 0.0..1e12f64, threshold in 0.0..1e12f64) {
             for condition in [Condition::TimeToFull, Condition::UsedBytes] {
                 let rule = Rule::new("x", condition, Some(threshold), None);
                 let Comparison { breached, clear } = rule.compare(Severity::Warning, value).unwrap();

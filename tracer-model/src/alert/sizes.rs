@@ -65,7 +65,7 @@ mod tests {
     use super::is_below;
 
     #[test]
-    fn below_is_by_whole_names() {
+    fn is_below_compares_whole_names() {
         assert!(is_below("/srv/a/b", "/srv/a"));
         assert!(is_below("/srv/a", "/srv/a/"));
         assert!(is_below("/srv", "/"));

@@ -92,8 +92,8 @@ pub(super) struct DirectoryState {
 }
 
 impl DirectoryState {
-    /// Adds the flow of an interval of `dt` seconds. `time_constant_s` of the decay
-    /// follows the rule's own delay.
+    /// Adds the flow of an interval of `dt` seconds. The caller derives `time_constant_s`, that of the
+    /// decay, from the rule's own delay.
     pub(super) fn add_flow(&mut self, dt: f64, time_constant_s: f64, inflow: u64, outflow: u64) {
         let keep = (-dt.max(0.0) / time_constant_s).exp();
         for (sum, new) in self.flow.iter_mut().zip([inflow, outflow]) {

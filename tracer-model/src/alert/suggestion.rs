@@ -13,7 +13,7 @@ const PROTECTED: &[&str] =
 /// Returns the mildest action that stops the growth; `None` if no safe one is known.
 pub(super) fn suggestion(alert: &AlertMessage<'_>, snapshot: &Snapshot) -> Option<Suggestion> {
     if alert.rule.condition == Condition::Held {
-        return end_holder(alert, snapshot);
+        return terminate_holder(alert, snapshot);
     }
     if alert.hides_most() {
         return None;
@@ -34,8 +34,8 @@ pub(super) fn suggestion(alert: &AlertMessage<'_>, snapshot: &Snapshot) -> Optio
     stop_writer(alert, snapshot, first)
 }
 
-/// Terminates the process that holds the largest deleted file.
-fn end_holder(alert: &AlertMessage<'_>, snapshot: &Snapshot) -> Option<Suggestion> {
+/// Suggests to terminate the process that holds the largest deleted file.
+fn terminate_holder(alert: &AlertMessage<'_>, snapshot: &Snapshot) -> Option<Suggestion> {
     let here = || snapshot.held.iter().filter(|row| row.volume == alert.mount_point);
     let largest = here().max_by_key(|row| row.bytes)?;
     let frees =

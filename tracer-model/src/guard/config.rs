@@ -82,7 +82,7 @@ impl GuardConfig {
             return Err(format!("guard.share is {}: it must be between 0.5 and 1", self.share));
         }
         if self.ladder.is_empty() {
-            return Err("guard.ladder is empty".to_owned());
+            return Err("guard.ladder is empty; list at least one step".to_owned());
         }
         if let Some(step) = self.ladder.iter().find(|how| !STEPS.contains(how)) {
             return Err(format!(
@@ -177,7 +177,7 @@ mod tests {
     }
 
     #[test]
-    fn it_is_off_and_dry_at_first() {
+    fn the_default_is_disabled_and_a_dry_run() {
         let config = read("{}").unwrap();
         assert!(!config.enabled && config.dry_run);
         let text = serde_json::to_string(&config).unwrap();
@@ -185,14 +185,14 @@ mod tests {
     }
 
     #[test]
-    fn lengths_are_words_or_numbers() {
+    fn durations_are_texts_or_numbers() {
         let config = read(r#"{"within": "1h", "for": 20, "wait": "2m"}"#).unwrap();
         let lengths = [config.within.0, config.length.0, config.wait.0];
         assert_eq!(lengths, [3600.0, 20.0, 120.0]);
     }
 
     #[test]
-    fn mistakes_are_named() {
+    fn errors_name_the_invalid_field() {
         for (json, word) in [
             (r#"{"shares": 1}"#, "unknown field"),
             (r#"{"share": 0.2}"#, "guard.share"),

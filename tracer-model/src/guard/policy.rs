@@ -216,9 +216,10 @@ impl Policy {
             return Some((Restraint::Blind, text.to_owned()));
         }
         if self.actions.len() >= self.config.max_per_hour as usize {
+            let count = self.actions.len();
+            let actions = if count == 1 { "action" } else { "actions" };
             let text = format!(
-                "no action: limit of guard.max_per_hour reached ({} actions in the last hour)",
-                self.actions.len()
+                "no action: limit of guard.max_per_hour reached ({count} {actions} in the last hour)"
             );
             return Some((Restraint::HourlyLimit, text));
         }

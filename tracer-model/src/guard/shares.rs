@@ -7,9 +7,9 @@ use crate::action::pattern::Pattern;
 use crate::snapshot::{Group, GroupKind, Snapshot, Volume};
 
 /// A volume that grows more slowly than this counts as idle, bytes per second.
-const REST: f64 = 64.0 * 1024.0;
+const IDLE_BYTES_PER_S: f64 = 64.0 * 1024.0;
 /// Growth older than this is discarded, seconds.
-const OLD_S: f64 = 600.0;
+const MAX_AGE_S: f64 = 600.0;
 
 /// Identifies a group by its kind, its name and, for a container, its id: two users or runtimes may
 /// have containers with the same name. The mount namespace is left out, because it may differ between
@@ -86,12 +86,12 @@ impl Shares {
                 self.groups.insert(key, row.group.clone());
             }
         }
-        if dt > 0.0 && grown.values().sum::<f64>() >= REST * dt {
+        if dt > 0.0 && grown.values().sum::<f64>() >= IDLE_BYTES_PER_S * dt {
             self.spans.push_back(Span { at_s: now_s, dt, grown });
         }
         while let Some(first) = self.spans.front() {
             let rest: f64 = self.spans.iter().skip(1).map(|span| span.dt).sum();
-            if rest < length_s && now_s - first.at_s <= OLD_S {
+            if rest < length_s && now_s - first.at_s <= MAX_AGE_S {
                 break;
             }
             self.spans.pop_front();

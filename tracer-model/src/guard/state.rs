@@ -1,5 +1,5 @@
-//! What the guard remembers about one volume: who made it grow, its episode of danger, its victims, and
-//! the escalations.
+//! The guard's state of one volume: each group's share of its growth, its episode of danger, its
+//! victims, and the escalations.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -10,6 +10,7 @@ use crate::snapshot::{Group, Snapshot, Volume};
 /// How long a group counts as a victim on a volume after a write there failed for lack of space,
 /// seconds.
 const VICTIM_S: f64 = 600.0;
+
 /// A volume in a Snapshot, and the time of the evaluation.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Moment<'a> {

@@ -136,19 +136,19 @@ fn armed() -> GuardConfig {
 }
 
 /// A simulation in which a reversible decision stays in force until `in_force` is cleared.
-struct World {
+struct Simulation {
     policy: Policy,
     now_s: f64,
     in_force: BTreeSet<u64>,
 }
 
-impl World {
+impl Simulation {
     fn new(config: GuardConfig) -> Self {
         config.check().unwrap();
         Self { policy: Policy::new(config), now_s: 1_000.0, in_force: BTreeSet::new() }
     }
 
-    fn see(&mut self, seconds: u32, snapshot: &Snapshot) -> Vec<Decision> {
+    fn observe(&mut self, seconds: u32, snapshot: &Snapshot) -> Vec<Decision> {
         let mut all = Vec::new();
         for _ in 0..seconds {
             self.now_s += 1.0;
@@ -171,9 +171,9 @@ fn steps(decisions: &[Decision]) -> Vec<Option<Action>> {
 }
 
 #[test]
-fn in_a_dry_run_it_names_the_jail_once_and_says_why() {
-    let mut world = World::new(GuardConfig { dry_run: true, ..armed() });
-    let decisions = world.see(1_000, &snapshot(Some(120.0), INCIDENT));
+fn a_dry_run_names_the_culprit_once_with_the_reason() {
+    let mut simulation = Simulation::new(GuardConfig { dry_run: true, ..armed() });
+    let decisions = simulation.observe(1_000, &snapshot(Some(120.0), INCIDENT));
     assert_eq!(steps(&decisions), [Some(Action::Freeze)]);
     let decision = &decisions[0];
     assert_eq!(decision.group.name, "/jail");
@@ -187,52 +187,55 @@ fn in_a_dry_run_it_names_the_jail_once_and_says_why() {
 
 /// dockerd writes what a container prints; the action must target the container.
 #[test]
-fn a_log_is_put_down_to_its_container() {
+fn the_growth_of_a_log_is_attributed_to_its_container() {
     let mut incident = snapshot(Some(120.0), &[("docker.service", 90.0 * MB)]);
     let daemon = &mut incident.groups[0];
     daemon.on_behalf_growth_bytes_per_s = 89.0 * MB;
     let mut web = row("/docker/9f", 0.0);
     web.log_growth_bytes_per_s = 89.0 * MB;
     incident.groups.push(web);
-    let mut world = World::new(armed());
-    let decisions = world.see(10, &incident);
+    let mut simulation = Simulation::new(armed());
+    let decisions = simulation.observe(10, &incident);
     assert_eq!(steps(&decisions), [Some(Action::Freeze)]);
     assert_eq!(decisions[0].group.name, "/docker/9f");
     assert!(decisions[0].share > 0.9, "{:?}", decisions[0]);
 }
 
 #[test]
-fn off_it_says_nothing() {
-    let mut world = World::new(GuardConfig { enabled: false, ..armed() });
-    assert!(world.see(100, &snapshot(Some(0.0), INCIDENT)).is_empty());
+fn a_disabled_guard_decides_nothing() {
+    let mut simulation = Simulation::new(GuardConfig { enabled: false, ..armed() });
+    assert!(simulation.observe(100, &snapshot(Some(0.0), INCIDENT)).is_empty());
 }
 
 #[test]
-fn a_fence_is_a_step_off_the_endangered_volume() {
+fn a_fence_is_a_step_and_applies_to_the_endangered_volume() {
     let config = GuardConfig { ladder: vec![Action::Fence, Action::Kill], ..armed() };
     assert_eq!(config.check(), Ok(()));
-    let mut world = World::new(config);
-    world.see(9, &snapshot(Some(120.0), INCIDENT));
-    let fence = world.see(1, &snapshot(Some(120.0), INCIDENT));
+    let mut simulation = Simulation::new(config);
+    simulation.observe(9, &snapshot(Some(120.0), INCIDENT));
+    let fence = simulation.observe(1, &snapshot(Some(120.0), INCIDENT));
     assert_eq!(steps(&fence), [Some(Action::Fence)]);
     assert_eq!((fence[0].volume.as_str(), fence[0].for_s), (VOLUME, 3600.0));
-    world.policy.record_result(fence[0].id, &ActionResult::Done);
-    let kill = world.see(61, &snapshot(Some(60.0), INCIDENT));
+    simulation.policy.record_result(fence[0].id, &ActionResult::Done);
+    let kill = simulation.observe(61, &snapshot(Some(60.0), INCIDENT));
     assert_eq!(steps(&kill), [Some(Action::Kill)]);
     assert!(kill[0].explanation.contains("fence was not enough"), "{}", kill[0].explanation);
 }
 
 #[test]
-fn armed_it_climbs_the_ladder_while_nobody_comes() {
-    let mut world = World::new(armed());
-    assert!(world.see(9, &snapshot(Some(120.0), INCIDENT)).is_empty(), "too short to blame");
-    let freeze = world.see(1, &snapshot(Some(120.0), INCIDENT));
+fn an_enabled_guard_climbs_the_ladder_while_no_operator_intervenes() {
+    let mut simulation = Simulation::new(armed());
+    assert!(
+        simulation.observe(9, &snapshot(Some(120.0), INCIDENT)).is_empty(),
+        "too short to blame"
+    );
+    let freeze = simulation.observe(1, &snapshot(Some(120.0), INCIDENT));
     assert_eq!(steps(&freeze), [Some(Action::Freeze)]);
-    world.policy.record_result(freeze[0].id, &ActionResult::Done);
+    simulation.policy.record_result(freeze[0].id, &ActionResult::Done);
     // Frozen: nothing grows. An operator has five minutes to intervene.
     let still = snapshot(None, &[]);
-    assert!(world.see(299, &still).is_empty());
-    let throttle = world.see(1, &still);
+    assert!(simulation.observe(299, &still).is_empty());
+    let throttle = simulation.observe(1, &still);
     assert_eq!(steps(&throttle), [Some(Action::Throttle)]);
     assert!(
         throttle[0].explanation.contains("no operator has intervened"),
@@ -241,103 +244,106 @@ fn armed_it_climbs_the_ladder_while_nobody_comes() {
     );
     assert_eq!(throttle[0].rate, Some(1 << 20));
     // Slow enough: no further step.
-    assert!(world.see(600, &snapshot(None, &[("/jail", MB)])).is_empty());
+    assert!(simulation.observe(600, &snapshot(None, &[("/jail", MB)])).is_empty());
     // Not slow enough.
     let slow = snapshot(Some(100.0), &[("/jail", MB)]);
-    let term = world.see(61, &slow);
+    let term = simulation.observe(61, &slow);
     assert_eq!(steps(&term), [Some(Action::Term)]);
-    world.policy.record_result(term[0].id, &ActionResult::Done);
-    let kill = world.see(61, &slow);
+    simulation.policy.record_result(term[0].id, &ActionResult::Done);
+    let kill = simulation.observe(61, &slow);
     assert_eq!(steps(&kill), [Some(Action::Kill)]);
-    world.policy.record_result(kill[0].id, &ActionResult::Ended);
+    simulation.policy.record_result(kill[0].id, &ActionResult::Ended);
     // After a restart it is a new cause, but four actions in an hour are the limit.
-    let again = world.see(600, &snapshot(Some(100.0), INCIDENT));
+    let again = simulation.observe(600, &snapshot(Some(100.0), INCIDENT));
     assert_eq!(steps(&again), [None]);
     assert!(again[0].explanation.contains("4 actions in the last hour"), "{again:?}");
-    let later = world.see(3_600, &snapshot(Some(100.0), INCIDENT));
+    let later = simulation.observe(3_600, &snapshot(Some(100.0), INCIDENT));
     assert_eq!(later[0].step, Some(Action::Freeze), "{later:?}");
 }
 
 #[test]
-fn whom_somebody_let_go_is_left_alone_until_there_is_a_new_cause() {
-    let mut world = World::new(armed());
-    let freeze = world.see(10, &snapshot(Some(120.0), INCIDENT));
+fn a_resumed_group_is_left_alone_until_a_new_episode() {
+    let mut simulation = Simulation::new(armed());
+    let freeze = simulation.observe(10, &snapshot(Some(120.0), INCIDENT));
     assert_eq!(steps(&freeze), [Some(Action::Freeze)]);
-    world.in_force.clear();
-    assert!(world.see(1_000, &snapshot(Some(120.0), INCIDENT)).is_empty());
+    simulation.in_force.clear();
+    assert!(simulation.observe(1_000, &snapshot(Some(120.0), INCIDENT)).is_empty());
     // The danger is over for longer than the cool-down, and then returns.
-    assert!(world.see(70, &snapshot(None, INCIDENT)).is_empty());
-    let again = world.see(20, &snapshot(Some(120.0), INCIDENT));
+    assert!(simulation.observe(70, &snapshot(None, INCIDENT)).is_empty());
+    let again = simulation.observe(20, &snapshot(Some(120.0), INCIDENT));
     assert_eq!(steps(&again), [Some(Action::Freeze)]);
 }
 
 #[test]
-fn what_the_last_look_refused_is_left_alone() {
-    let mut world = World::new(armed());
-    let freeze = world.see(10, &snapshot(Some(0.0), INCIDENT));
-    world.policy.record_result(freeze[0].id, &ActionResult::Refused("your own session".to_owned()));
-    assert!(world.see(2_000, &snapshot(Some(0.0), INCIDENT)).is_empty());
+fn a_group_refused_by_the_final_check_is_left_alone() {
+    let mut simulation = Simulation::new(armed());
+    let freeze = simulation.observe(10, &snapshot(Some(0.0), INCIDENT));
+    simulation
+        .policy
+        .record_result(freeze[0].id, &ActionResult::Refused("your own session".to_owned()));
+    assert!(simulation.observe(2_000, &snapshot(Some(0.0), INCIDENT)).is_empty());
 }
 
 #[test]
-fn a_full_volume_blames_who_filled_it() {
-    let mut world = World::new(armed());
-    world.policy.config.within = Seconds(1.0);
-    assert!(world.see(30, &snapshot(Some(120.0), INCIDENT)).is_empty());
+fn the_culprit_on_a_full_volume_is_the_group_that_filled_it() {
+    let mut simulation = Simulation::new(armed());
+    simulation.policy.config.within = Seconds(1.0);
+    assert!(simulation.observe(30, &snapshot(Some(120.0), INCIDENT)).is_empty());
     // Full: nothing grows, and every write fails.
     let mut full = snapshot(Some(0.0), &[]);
     full.victims = vec![victim(70), victim(80)];
-    let decisions = world.see(1, &full);
+    let decisions = simulation.observe(1, &full);
     assert_eq!(steps(&decisions), [Some(Action::Freeze)]);
     assert_eq!(decisions[0].group.name, "/jail");
 }
 
 #[test]
-fn a_victim_that_takes_the_space_that_somebody_freed_is_no_culprit() {
-    let mut world = World::new(armed());
-    world.policy.config.within = Seconds(1.0);
-    world.see(30, &snapshot(Some(120.0), &[("/jail", 90.0 * MB), ("/shop", 9.0 * MB)]));
+fn a_victim_that_uses_freed_space_is_not_a_culprit() {
+    let mut simulation = Simulation::new(armed());
+    simulation.policy.config.within = Seconds(1.0);
+    simulation.observe(30, &snapshot(Some(120.0), &[("/jail", 90.0 * MB), ("/shop", 9.0 * MB)]));
     let mut full = snapshot(Some(0.0), &[]);
     full.writers.push(writer(90, "shop", "/shop"));
     full.victims = vec![victim(90)];
-    let freeze = world.see(1, &full);
+    let freeze = simulation.observe(1, &full);
     assert_eq!(freeze[0].group.name, "/jail");
     // The jail is gone; only the shop writes into the freed space.
     full.groups = vec![row("/shop", 20.0 * MB)];
     full.victims.clear();
-    let decisions = world.see(120, &full);
+    let decisions = simulation.observe(120, &full);
     assert_eq!(steps(&decisions), [None], "{decisions:?}");
     assert!(decisions[0].explanation.contains("it is a victim"), "{decisions:?}");
 }
 
 #[test]
-fn a_database_that_fills_the_volume_is_named_and_not_touched() {
-    let mut world = World::new(armed());
-    let decisions = world.see(300, &snapshot(Some(60.0), &[("postgresql.service", 50.0 * MB)]));
+fn a_database_that_fills_the_volume_is_named_but_not_acted_on() {
+    let mut simulation = Simulation::new(armed());
+    let decisions =
+        simulation.observe(300, &snapshot(Some(60.0), &[("postgresql.service", 50.0 * MB)]));
     assert_eq!(steps(&decisions), [None]);
     let text = &decisions[0].explanation;
     assert!(text.contains("no action on unit postgresql.service: protected"), "{text}");
 }
 
 #[test]
-fn a_burst_is_no_cause_and_ignored_growth_does_not_count() {
-    let mut world = World::new(armed());
-    world.see(9, &snapshot(Some(60.0), &[("/a", 5.0 * MB), ("/b", 5.0 * MB)]));
+fn a_burst_is_not_a_cause_and_ignored_growth_does_not_count() {
+    let mut simulation = Simulation::new(armed());
+    simulation.observe(9, &snapshot(Some(60.0), &[("/a", 5.0 * MB), ("/b", 5.0 * MB)]));
     // A burst in the last second makes 84 % of the total, but not of the first half.
-    assert!(world.see(1, &snapshot(Some(60.0), &[("/a", 500.0 * MB)])).is_empty());
+    assert!(simulation.observe(1, &snapshot(Some(60.0), &[("/a", 500.0 * MB)])).is_empty());
     let ignore = vec!["^/b$".parse().unwrap()];
-    let mut world = World::new(GuardConfig { ignore, ..armed() });
+    let mut simulation = Simulation::new(GuardConfig { ignore, ..armed() });
     let both = snapshot(Some(60.0), &[("/a", 5.0 * MB), ("/b", 5.0 * MB)]);
-    assert_eq!(world.see(10, &both)[0].group.name, "/a");
+    assert_eq!(simulation.observe(10, &both)[0].group.name, "/a");
 }
 
 #[test]
-fn the_preferred_one_needs_half_the_share() {
+fn a_preferred_group_needs_half_the_share() {
     let both = snapshot(Some(60.0), &[("/a", 5.0 * MB), ("/b", 4.5 * MB)]);
-    assert!(World::new(armed()).see(100, &both).is_empty());
+    assert!(Simulation::new(armed()).observe(100, &both).is_empty());
     let prefer = vec!["^/b$".parse().unwrap()];
-    let mut world = World::new(GuardConfig { prefer, ..armed() });
-    assert_eq!(world.see(100, &both)[0].group.name, "/b");
+    let mut simulation = Simulation::new(GuardConfig { prefer, ..armed() });
+    assert_eq!(simulation.observe(100, &both)[0].group.name, "/b");
 }
 
 const NAMES: [&str; 6] =
@@ -369,20 +375,20 @@ fn some_snapshot() -> impl Strategy<Value = Snapshot> {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
     #[test]
-    fn whatever_happens(
-        story in prop::collection::vec((some_snapshot(), 1u32..40), 1..25),
-        let_go in prop::collection::vec(any::<bool>(), 25),
+    fn the_guard_keeps_its_limits_for_any_history(
+        history in prop::collection::vec((some_snapshot(), 1u32..40), 1..25),
+        resumed in prop::collection::vec(any::<bool>(), 25),
     ) {
         let config = GuardConfig {
             avoid: vec!["^avoided".parse().unwrap()],
             ..armed()
         };
-        let mut worlds = [World::new(config.clone()), World::new(config.clone())];
+        let mut simulations = [Simulation::new(config.clone()), Simulation::new(config.clone())];
         let mut acted: Vec<f64> = Vec::new();
-        for ((snapshot, seconds), let_go) in story.iter().zip(let_go) {
+        for ((snapshot, seconds), resumed) in history.iter().zip(resumed) {
             for _ in 0..*seconds {
-                let decisions = worlds[0].see(1, snapshot);
-                prop_assert_eq!(&decisions, &worlds[1].see(1, snapshot), "not deterministic");
+                let decisions = simulations[0].observe(1, snapshot);
+                prop_assert_eq!(&decisions, &simulations[1].observe(1, snapshot), "not deterministic");
                 for decision in decisions.iter().filter(|decision| decision.step.is_some()) {
                     let name = decision.group.name.as_str();
                     let never = ["postgresql.service", "ssh.service", "avoided.service"];
@@ -391,15 +397,15 @@ proptest! {
                     let first = decision.step == Some(Action::Freeze);
                     prop_assert!(!first || decision.share >= 0.4, "{decision:?}");
                     // A victim is never chosen: no other group grew more than the culprit.
-                    let shares = worlds[0].policy.volumes[VOLUME].shares.candidates();
+                    let shares = simulations[0].policy.volumes[VOLUME].shares.candidates();
                     let most = shares.first().map(|c| c.group.name.clone());
                     prop_assert!(!first || most.as_deref() == Some(name), "{decision:?}");
-                    acted.push(worlds[0].now_s);
+                    acted.push(simulations[0].now_s);
                 }
             }
-            if let_go {
-                for world in &mut worlds {
-                    world.in_force.clear();
+            if resumed {
+                for simulation in &mut simulations {
+                    simulation.in_force.clear();
                 }
             }
         }
@@ -414,8 +420,8 @@ proptest! {
 }
 
 #[test]
-fn it_touches_nobody_while_most_of_the_growth_is_not_explained() {
-    let mut world = World::new(armed());
+fn no_action_is_taken_while_most_of_the_growth_is_unexplained() {
+    let mut simulation = Simulation::new(armed());
     let mut hidden = snapshot(Some(120.0), INCIDENT);
     let blind = Blind {
         cause: BlindCause::Unexplained,
@@ -424,32 +430,33 @@ fn it_touches_nobody_while_most_of_the_growth_is_not_explained() {
         over_s: 10.0,
     };
     hidden.volumes[0].blind = Some(blind);
-    let decisions = world.see(100, &hidden);
-    assert_eq!(steps(&decisions), [None], "said once");
+    let decisions = simulation.observe(100, &hidden);
+    assert_eq!(steps(&decisions), [None], "reported once");
     // Enough of the growth is explained: the guard acts as usual.
     hidden.volumes[0].blind = Some(Blind { unexplained_bytes: 10 << 20, ..blind });
-    assert_eq!(steps(&world.see(1, &hidden)), [Some(Action::Freeze)]);
+    assert_eq!(steps(&simulation.observe(1, &hidden)), [Some(Action::Freeze)]);
 }
 
 #[test]
-fn each_of_two_names_that_differ_in_a_number_is_reported() {
-    let mut world = World::new(GuardConfig { avoid: vec!["^worker".parse().unwrap()], ..armed() });
+fn names_that_differ_only_in_a_number_are_reported_separately() {
+    let mut simulation =
+        Simulation::new(GuardConfig { avoid: vec!["^worker".parse().unwrap()], ..armed() });
     for name in ["worker-1.service", "worker-2.service"] {
-        let decisions = world.see(100, &snapshot(Some(120.0), &[(name, 9e7)]));
+        let decisions = simulation.observe(100, &snapshot(Some(120.0), &[(name, 9e7)]));
         assert_eq!(steps(&decisions), [None], "{name}: once");
         assert_eq!(decisions[0].group.name, name);
     }
 }
 
 #[test]
-fn of_two_containers_of_one_name_it_takes_the_one_that_grows() {
-    let mut world = World::new(armed());
+fn of_two_containers_of_one_name_the_growing_one_is_chosen() {
+    let mut simulation = Simulation::new(armed());
     let mut two = snapshot(Some(120.0), &[("web", 90.0 * MB), ("web", 1e3)]);
     for (row, digit) in two.groups.iter_mut().zip(["a", "b"]) {
         row.group.kind = GroupKind::Podman;
         row.group.cgroup = Some(format!("/libpod_parent/libpod-{}", digit.repeat(64)));
     }
-    let decisions = world.see(100, &two);
+    let decisions = simulation.observe(100, &two);
     assert_eq!(steps(&decisions)[0], Some(Action::Freeze));
     assert_eq!(decisions[0].group, two.groups[0].group);
     assert!(decisions.iter().all(|decision| decision.group == two.groups[0].group));

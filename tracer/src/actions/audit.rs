@@ -38,7 +38,7 @@ pub(crate) struct Audit {
     pub who: String,
     /// Why it was requested.
     pub reason: String,
-    /// Whether the action stops before the last system call.
+    /// Whether this is a dry run, which stops before the last system call.
     pub dry_run: bool,
 }
 
@@ -178,7 +178,7 @@ mod tests {
     }
 
     #[test]
-    fn the_journal_and_the_file_get_it() {
+    fn the_line_goes_to_the_journal_and_the_file() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("socket");
         let receiver = UnixDatagram::bind(&path).unwrap();

@@ -117,7 +117,7 @@ impl Context<'_> {
     }
 }
 
-/// Whether SIGTERM has no effect. `first`: whether the process is the first of its pid namespace. Such a
+/// Whether SIGTERM has no effect on a process. `first`: whether the process is the first of its pid namespace. Such a
 /// process gets only signals that it has handlers for, apart from KILL and STOP from a parent namespace
 /// (pid_namespaces(7)). The masks are those of proc_pid_status(5).
 fn ignores(first: bool, ignored: Option<u64>, caught: Option<u64>) -> bool {
@@ -214,7 +214,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn who_ignores_sigterm() {
+    fn sigterm_is_ignored_by_mask_or_by_a_namespace_init() {
         let term = Some(1u64 << (libc::SIGTERM - 1));
         assert!(ignores(false, term, Some(0)), "SIGTERM is ignored");
         assert!(!ignores(false, Some(0), Some(0)), "the default action terminates it");

@@ -188,9 +188,11 @@ mod tests {
     }
 
     #[test]
-    fn a_cgroup_has_its_depth_and_the_root_is_none() {
+    fn a_cgroup_has_its_depth_and_the_root_is_rejected() {
         let Some(root) = Hierarchies::read().v2 else {
-            println!("SKIP a_cgroup_has_its_depth_and_the_root_is_none: no cgroup v2 is mounted");
+            println!(
+                "SKIP a_cgroup_has_its_depth_and_the_root_is_rejected: no cgroup v2 is mounted"
+            );
             return;
         };
         assert_eq!(FencedCgroup::new(root.clone(), &root), None);

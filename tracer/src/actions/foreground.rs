@@ -32,8 +32,8 @@ impl Foreground {
     pub(crate) fn wait(&self, mut supervisor: SupervisorHandle) -> anyhow::Result<()> {
         loop {
             let mut fds = [PollFd::new(&self.signals, PollFlags::IN)];
-            let look = Timespec { tv_sec: 0, tv_nsec: 100_000_000 };
-            let signalled = matches!(poll(&mut fds, Some(&look)), Ok(count) if count > 0);
+            let interval = Timespec { tv_sec: 0, tv_nsec: 100_000_000 };
+            let signalled = matches!(poll(&mut fds, Some(&interval)), Ok(count) if count > 0);
             if signalled {
                 for (record, path) in resume::find(&supervisor.id) {
                     resume::release(&record, &path)?;

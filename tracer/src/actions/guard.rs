@@ -20,7 +20,7 @@ use super::target::Reach;
 pub(crate) struct GuardEvent {
     /// The decision that the event is about.
     pub decision: Decision,
-    /// One sentence: chosen because …, or the result.
+    /// One sentence: why the group was chosen, or the result.
     pub summary: String,
     /// The equivalent `filltop stop` command; `None` if no action was decided.
     pub command: Option<String>,

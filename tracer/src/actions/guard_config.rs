@@ -67,7 +67,7 @@ mod tests {
     }
 
     #[test]
-    fn one_that_is_wrong_or_missing_protects_nobody_and_says_so() {
+    fn an_invalid_or_missing_file_is_an_error() {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("f.toml");
         for text in [None, Some("[guard]\navoid = [\"(\"]\n")] {

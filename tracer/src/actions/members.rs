@@ -230,7 +230,7 @@ mod tests {
     }
 
     #[test]
-    fn a_tree_is_all_below_and_whoever_is_in_its_sessions() {
+    fn a_tree_has_all_descendants_and_all_processes_of_their_sessions() {
         // 30 leads a session; 31 forked 32 and exited; 40 was double-forked and left the session.
         let mut table =
             table_of(&[(10, 1, 10), (20, 10, 10), (30, 20, 30), (32, 1, 30), (40, 1, 40)]);
@@ -241,7 +241,7 @@ mod tests {
     }
 
     #[test]
-    fn one_process_alone_is_no_tree() {
+    fn a_single_process_does_not_include_its_children() {
         let mut shell =
             std::process::Command::new("sh").args(["-c", "sleep 60 & wait"]).spawn().unwrap();
         let (handle, _) = PidHandle::open(shell.id()).unwrap();

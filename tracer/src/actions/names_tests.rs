@@ -46,13 +46,13 @@ fn machine() -> Vec<Candidate> {
     ]
 }
 
-fn found(asked: &str, candidates: &[Candidate]) -> String {
-    match resolve(asked, candidates) {
+fn found(argument: &str, candidates: &[Candidate]) -> String {
+    match resolve(argument, candidates) {
         Ok(Resolved::Group(group)) => format!("{} {}", group.group.kind, group.group.name),
         Ok(Resolved::Pod { name, containers, sandbox }) => {
-            format!("pod {name}, {} containers, {} apart", containers.len(), sandbox.len())
+            format!("pod {name}, containers: {}, sandbox: {}", containers.len(), sandbox.len())
         }
-        Err(ResolveError::NotFound(_)) => "nobody".to_owned(),
+        Err(ResolveError::NotFound(_)) => "nothing".to_owned(),
         Err(ResolveError::Ambiguous { list, .. }) => format!("one of {}", list.join(", ")),
         Err(ResolveError::Monitor { monitor, .. }) => format!("monitor {monitor}"),
     }
@@ -61,8 +61,8 @@ fn found(asked: &str, candidates: &[Candidate]) -> String {
 #[rstest]
 #[case("web", "docker web")]
 #[case("docker/web", "docker web")]
-#[case("podman/web", "nobody")]
-#[case("we", "nobody")]
+#[case("podman/web", "nothing")]
+#[case("we", "nothing")]
 #[case("nginx", "unit nginx.service")]
 #[case("nginx.service", "unit nginx.service")]
 #[case("unit/nginx", "unit nginx.service")]
@@ -72,41 +72,41 @@ fn found(asked: &str, candidates: &[Candidate]) -> String {
 #[case("lxc/jail1", "lxc jail1")]
 #[case("jail2", "monitor lxc-start jail2")]
 #[case("lxc/jail2", "monitor lxc-start jail2")]
-#[case("docker/jail2", "nobody")]
+#[case("docker/jail2", "nothing")]
 #[case("lxc-start jail1", "monitor lxc-start jail1")]
 #[case("conmon 1234", "monitor conmon 1234")]
 #[case("podman/1234", "podman 1234")]
 // An exact name takes precedence over an id prefix; fewer than three digits are not a prefix.
 #[case("abc12", "docker abc12")]
-#[case("ab", "nobody")]
-#[case("ABD", "nobody")]
-#[case("docker/123", "nobody")]
+#[case("ab", "nothing")]
+#[case("ABD", "nothing")]
+#[case("docker/123", "nothing")]
 #[case("podman/123", "podman 1234")]
-#[case("123", "nobody")]
+#[case("123", "nothing")]
 #[case("docker/abd", "docker db")]
 #[case("pod/abc12a", "pod shop/web-7d9/nginx")]
 // A pod is all of its containers except the sandbox.
-#[case("web-7d9", "pod shop/web-7d9, 2 containers, 1 apart")]
-#[case("shop/web-7d9", "pod shop/web-7d9, 2 containers, 1 apart")]
-#[case("pod/web-7d9", "pod shop/web-7d9, 2 containers, 1 apart")]
-#[case("pod/shop/web-7d9", "pod shop/web-7d9, 2 containers, 1 apart")]
+#[case("web-7d9", "pod shop/web-7d9, containers: 2, sandbox: 1")]
+#[case("shop/web-7d9", "pod shop/web-7d9, containers: 2, sandbox: 1")]
+#[case("pod/web-7d9", "pod shop/web-7d9, containers: 2, sandbox: 1")]
+#[case("pod/shop/web-7d9", "pod shop/web-7d9, containers: 2, sandbox: 1")]
 #[case("shop/web-7d9/nginx", "pod shop/web-7d9/nginx")]
-#[case(POD, "pod shop/web-7d9, 2 containers, 1 apart")]
-#[case("shop", "nobody")]
-fn a_word_means_one_thing(#[case] asked: &str, #[case] expected: &str) {
-    assert_eq!(found(asked, &machine()), expected);
+#[case(POD, "pod shop/web-7d9, containers: 2, sandbox: 1")]
+#[case("shop", "nothing")]
+fn a_name_resolves_to_one_target(#[case] argument: &str, #[case] expected: &str) {
+    assert_eq!(found(argument, &machine()), expected);
 }
 
 #[test]
-fn the_beginning_of_two_ids_is_refused() {
+fn an_id_prefix_of_two_containers_is_refused() {
     // The same ids also belong to a pod here, so even a longer prefix is ambiguous.
-    let said = found("abd12", &machine());
-    assert_eq!(said, "one of docker/db, pod/shop/web-7d9/logger");
+    let result = found("abd12", &machine());
+    assert_eq!(result, "one of docker/db, pod/shop/web-7d9/logger");
     let two = [
         candidate(GroupKind::Docker, "web", &format!("/docker/{WEB}"), &["nginx"]),
         candidate(GroupKind::Docker, "db", &format!("/docker/{DB}"), &["postgres"]),
     ];
-    assert_eq!(found("ab", &two), "nobody");
+    assert_eq!(found("ab", &two), "nothing");
     assert_eq!(found("abc", &two), "docker web");
     let third = format!("abc9{}", &WEB[4..]);
     let three = [
@@ -119,7 +119,7 @@ fn the_beginning_of_two_ids_is_refused() {
 }
 
 #[test]
-fn a_name_across_kinds_is_refused() {
+fn a_name_of_several_kinds_is_refused() {
     let both = [
         candidate(GroupKind::Docker, "web", &format!("/docker/{WEB}"), &["nginx"]),
         candidate(GroupKind::Lxc, "web", "/lxc.payload.web", &["nginx"]),
@@ -130,19 +130,19 @@ fn a_name_across_kinds_is_refused() {
 }
 
 #[test]
-fn two_of_one_name_are_told_by_their_cgroups() {
+fn containers_of_one_name_are_listed_with_their_cgroups() {
     let rootless = format!("/user.slice/user@1000.service/user.slice/docker-{DB}.scope");
     let two = [
         candidate(GroupKind::Docker, "web", &format!("/docker/{WEB}"), &["nginx"]),
         candidate(GroupKind::Docker, "web", &rootless, &["nginx"]),
     ];
-    let said = found("docker/web", &two);
-    assert!(said.starts_with("one of docker/web (/docker/abc12"), "{said}");
+    let result = found("docker/web", &two);
+    assert!(result.starts_with("one of docker/web (/docker/abc12"), "{result}");
     assert_eq!(found(&DB[..8], &two), "docker web");
 }
 
 #[test]
-fn of_one_name_those_that_could_be_hit_are_taken() {
+fn a_protected_group_yields_to_another_of_the_same_name() {
     let shim = candidate(GroupKind::Docker, "web", "/docker/x/shim", &["containerd-shim"]);
     let web = candidate(GroupKind::Docker, "web", &format!("/docker/{WEB}"), &["nginx"]);
     assert_eq!(resolve("web", &[shim.clone(), web.clone()]), Ok(Resolved::Group(web.clone())));
@@ -153,17 +153,17 @@ fn of_one_name_those_that_could_be_hit_are_taken() {
 }
 
 #[test]
-fn a_pod_that_was_made_anew_is_another() {
+fn a_recreated_pod_is_a_different_pod() {
     let mut pods = vec![pod("shop", POD, "nginx", WEB, "nginx")];
     pods.push(pod("shop", OTHER_POD, "nginx", DB, "nginx"));
-    let said = found("web-7d9", &pods);
+    let result = found("web-7d9", &pods);
     let both = [POD, OTHER_POD].map(|uid| format!("pod/shop/web-7d9 ({uid})")).join(", ");
-    assert_eq!(said, format!("one of {both}"));
-    assert_eq!(found(OTHER_POD, &pods), "pod shop/web-7d9, 1 containers, 0 apart");
+    assert_eq!(result, format!("one of {both}"));
+    assert_eq!(found(OTHER_POD, &pods), "pod shop/web-7d9, containers: 1, sandbox: 0");
     // The same name in two namespaces.
     let pods = [pod("shop", POD, "a", WEB, "a"), pod("test", OTHER_POD, "a", DB, "a")];
     assert_eq!(found("web-7d9", &pods), "one of pod/shop/web-7d9, pod/test/web-7d9");
-    assert_eq!(found("test/web-7d9", &pods), "pod test/web-7d9, 1 containers, 0 apart");
+    assert_eq!(found("test/web-7d9", &pods), "pod test/web-7d9, containers: 1, sandbox: 0");
 }
 
 #[test]
@@ -176,9 +176,9 @@ fn a_namespace_with_the_name_of_a_runtime_is_refused() {
 }
 
 #[test]
-fn a_pod_without_a_known_name_goes_by_its_uid() {
+fn a_pod_without_a_known_name_is_named_by_its_uid() {
     let path = format!("/kubepods/pod{POD}/{WEB}");
     let unknown = [candidate(GroupKind::Pod, &format!("{POD}/{}", &WEB[..12]), &path, &["x"])];
-    assert_eq!(found(POD, &unknown), format!("pod {POD}, 1 containers, 0 apart"));
+    assert_eq!(found(POD, &unknown), format!("pod {POD}, containers: 1, sandbox: 0"));
     assert_eq!(found(&WEB[..6], &unknown), format!("pod {POD}/{}", &WEB[..12]));
 }

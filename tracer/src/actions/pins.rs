@@ -167,7 +167,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn another_directory_of_the_same_name_is_another() {
+    fn a_new_directory_of_the_same_name_is_another_cgroup() {
         let root = tempfile::tempdir().unwrap();
         let dir = root.path().join("web");
         fs::create_dir(&dir).unwrap();

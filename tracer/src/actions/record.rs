@@ -49,7 +49,7 @@ pub(crate) struct Suspension {
     #[serde(rename = "brake")]
     pub method: SuspendMethod,
     /// The cgroups of target and method as they were when the target was found, with inode numbers to
-    /// tell them from later ones.
+    /// distinguish them from later ones.
     #[serde(default)]
     pub cgroups: Vec<CgroupId>,
 }

@@ -173,7 +173,7 @@ pub(crate) fn reap_orphans() -> Vec<Record> {
     undone
 }
 
-/// Does the same for a long-running process, and writes an audit line for each record, because the
+/// Does the same as [`reap_orphans`] for a long-running process, and writes an audit line for each record, because the
 /// output of such a process may not be read.
 pub(crate) fn reap_orphans_as(who: &str) -> Vec<Record> {
     let undone = reap_orphans();

@@ -147,14 +147,18 @@ mod tests {
     #[case::own_namespace("0::/\n", "0::/../../system.slice/web.service\n", true)]
     #[case::inside_own_namespace("0::/\n", "0::/worker\n", false)]
     #[case::lxc("0::/lxc.payload.a/user.slice\n", "0::/lxc.payload.a/web\n", false)]
-    fn who_is_outside(#[case] own: &str, #[case] theirs: &str, #[case] expected: bool) {
+    fn a_target_outside_the_container_is_detected(
+        #[case] own: &str,
+        #[case] theirs: &str,
+        #[case] expected: bool,
+    ) {
         let other = ID.replace('3', "4");
         let text = |text: &str| text.replace("{ID}", ID).replace("{OTHER}", &other);
         assert_eq!(is_outside(&text(own), &text(theirs)), expected);
     }
 
     #[test]
-    fn the_way_out_is_by_every_hierarchy_that_has_the_container() {
+    fn exit_files_cover_every_hierarchy_with_the_container() {
         let dir = tempfile::tempdir().unwrap();
         let (v2, pids) = (dir.path().join("v2"), dir.path().join("pids"));
         for at in [&v2, &pids] {

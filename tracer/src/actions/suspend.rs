@@ -88,7 +88,7 @@ pub(crate) struct Suspender {
     stopped: BTreeMap<ProcessId, PidHandle>,
     /// Processes that were already stopped before.
     others: BTreeSet<ProcessId>,
-    /// Whether it was checked once that the freezer contains the whole target.
+    /// Whether it was already checked that the freezer contains the whole target.
     is_checked: bool,
     /// The fence in force.
     fence: Option<Fence>,
@@ -161,7 +161,7 @@ impl Suspender {
 
     /// Returns the counters of the fence, while it is in force.
     #[must_use]
-    pub(crate) fn tally(&self) -> Option<FenceCounts> {
+    pub(crate) fn fence_counts(&self) -> Option<FenceCounts> {
         self.fence.as_ref().map(Fence::counts)
     }
 

@@ -348,7 +348,7 @@ mod tests {
     }
 
     #[test]
-    fn a_group_is_its_own_directory() {
+    fn the_cgroup_of_a_group_is_its_own_directory() {
         let below = group(GroupKind::Unit, "x.service", "/system.slice/x.service/worker/3");
         assert_eq!(directory_of(below).cgroup.as_deref(), Some("/system.slice/x.service"));
         let plain = group(GroupKind::Cgroup, "/jobs/nightly", "/jobs/nightly");
@@ -356,7 +356,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_there_is_an_error() {
+    fn a_missing_target_is_an_error() {
         let (mut groups, hierarchies) = (Groups::default(), Hierarchies::read());
         let mut error = |argument: &str| {
             resolve(argument, Reach::Tree, false, &mut groups, &hierarchies)

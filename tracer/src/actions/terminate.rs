@@ -141,17 +141,17 @@ fn wait_for_end(members: &[ProcessId]) {
     wait_for_exit(members, EXIT_TIMEOUT);
 }
 
-/// Waits for the exit of processes that a service manager was told to stop. Returns those that are
-/// still there, as `pid (name, state X)`.
+/// Waits up to `timeout` for processes to exit that a service manager was requested to stop. Returns
+/// those that are still there, as `pid (name, state X)`.
 #[must_use]
-pub(crate) fn remaining_after(members: &[ProcessId], patience: Duration) -> Vec<String> {
-    wait_for_exit(members, patience);
+pub(crate) fn remaining_after(members: &[ProcessId], timeout: Duration) -> Vec<String> {
+    wait_for_exit(members, timeout);
     remaining(members)
 }
 
-fn wait_for_exit(members: &[ProcessId], patience: Duration) {
+fn wait_for_exit(members: &[ProcessId], timeout: Duration) {
     let start = clock::instant();
-    while start.elapsed() < patience
+    while start.elapsed() < timeout
         && members.iter().any(|who| PidHandle::open_exact(*who).is_some())
     {
         std::thread::sleep(SCAN_INTERVAL);

@@ -117,7 +117,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_was_written_is_counted_even_when_its_writer_is_gone() {
+    fn written_bytes_are_counted_even_after_the_writer_has_exited() {
         let own = ProcessId { pid: std::process::id(), start_ticks: 0 };
         let mut meter = Meter::default();
         let before = meter.total(&[own]);

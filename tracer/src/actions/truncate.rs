@@ -36,11 +36,11 @@ pub(crate) fn truncate(file: &facts::File, dry: bool) -> anyhow::Result<u64> {
     if dry {
         return Ok(before.blocks() * 512);
     }
-    cut(&open)?;
+    set_empty(&open)?;
     Ok((before.blocks() * 512).saturating_sub(open.metadata()?.blocks() * 512))
 }
 
-fn cut(file: &File) -> io::Result<()> {
+fn set_empty(file: &File) -> io::Result<()> {
     file.set_len(0)
 }
 
@@ -52,7 +52,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_the_deleted_file_that_was_meant_is_cut() {
+    fn only_the_intended_deleted_file_is_truncated() {
         let dir = tempfile::tempdir_in(env!("CARGO_MANIFEST_DIR")).unwrap();
         let path = dir.path().join("held");
         let mut held = File::create(&path).unwrap();

@@ -256,7 +256,7 @@ mod tests {
     }
 
     #[test]
-    fn a_manager_that_fails_is_an_error_with_its_words() {
+    fn the_error_of_a_failed_command_contains_its_stderr() {
         let command = StopCommand {
             program: "/bin/sh".into(),
             arguments: vec!["-c".to_owned(), "echo no such unit >&2; exit 5".to_owned()],

@@ -24,10 +24,10 @@ const PAUSE_FACTOR: u32 = 20;
 
 struct Counted {
     size: DirectorySize,
-    /// When it was counted, and how long that took.
+    /// When the count finished, and how long it took.
     at: Instant,
     took: Duration,
-    /// The size may be wrong since the count.
+    /// Whether the size may have become inaccurate since the count.
     unsure: bool,
 }
 
@@ -184,7 +184,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_count_is_that_of_du() {
+    fn a_count_matches_du() {
         let dir = tempfile::tempdir().unwrap();
         let sub = dir.path().join("a/b");
         fs::create_dir_all(&sub).unwrap();

@@ -99,7 +99,7 @@ impl Watch {
         })
     }
 
-    /// Tells the service manager that startup is complete.
+    /// Notifies the service manager that startup is complete.
     pub(super) fn ready(&self) {
         self.notify.ready();
     }
@@ -239,10 +239,9 @@ impl Watch {
             self.dispatch(self.health("config", Severity::Warning, summary).resolving(), None);
         }
         if needs_privileges && !self.privileged_sinks {
-            let summary =
-                "alert programs run without root's privileges: they were configured after \
-                           filltop dropped those; restart filltop"
-                    .to_owned();
+            let summary = "alert programs run without root's privileges: they were configured \
+                           after filltop dropped those; restart filltop"
+                .to_owned();
             self.dispatch(self.health("config", Severity::Warning, summary), None);
         }
     }

@@ -93,7 +93,7 @@ pub(crate) async fn check(args: CheckArgs) -> anyhow::Result<ExitCode> {
     }
 }
 
-/// Makes a text fit for a plugin's output: one line, without the `|` that starts the perfdata.
+/// Makes a text suitable for a plugin's output: one line, without the `|` that starts the perfdata.
 fn one_line(text: &str) -> String {
     text.replace(['\n', '\r'], " ").replace('|', "/")
 }
@@ -270,7 +270,7 @@ mod tests {
     use super::*;
     use tracer_model::fixtures;
 
-    fn answered(used_delta: i64, written: u64, gap: Option<Gap>, allow_fallback: bool) -> u8 {
+    fn exit_status(used_delta: i64, written: u64, gap: Option<Gap>, allow_fallback: bool) -> u8 {
         let mut snapshot = fixtures::idle();
         let volume = &mut snapshot.volumes[0];
         volume.used_delta_bytes = used_delta;
@@ -283,15 +283,15 @@ mod tests {
     }
 
     #[test]
-    fn a_volume_of_which_too_little_is_seen_is_not_ok() {
+    fn a_blind_volume_is_not_ok() {
         let gap = Some(Gap::NeedsSysAdmin);
-        assert_eq!(answered(0, 0, None, false), 0);
-        assert_eq!(answered(0, 0, gap, false), 0, "nothing happened there");
-        assert_eq!(answered(0, 4096, gap, false), 1);
-        assert_eq!(answered(0, 4096, gap, true), 0);
+        assert_eq!(exit_status(0, 0, None, false), 0);
+        assert_eq!(exit_status(0, 0, gap, false), 0, "nothing happened there");
+        assert_eq!(exit_status(0, 4096, gap, false), 1);
+        assert_eq!(exit_status(0, 4096, gap, true), 0);
         for allow_fallback in [false, true] {
-            assert_eq!(answered(5 << 30, 0, None, allow_fallback), UNKNOWN);
-            assert_eq!(answered(5 << 30, 0, gap, allow_fallback), UNKNOWN);
+            assert_eq!(exit_status(5 << 30, 0, None, allow_fallback), UNKNOWN);
+            assert_eq!(exit_status(5 << 30, 0, gap, allow_fallback), UNKNOWN);
         }
     }
 }

@@ -294,7 +294,7 @@ mod tests {
 
     /// Every state that a volume and a hook can be in.
     #[test]
-    fn a_report_for_people() {
+    fn the_text_report_has_every_state() {
         let gaps = [None, Some(Gap::NeedsSysAdmin), Some(Gap::HooksFailed)];
         let counted = [
             Some(CountedBy::Filesystem),

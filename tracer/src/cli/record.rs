@@ -120,8 +120,8 @@ pub(crate) async fn record(args: RecordArgs) -> anyhow::Result<()> {
 /// If the file cannot be read or contains no intact Snapshot.
 pub(crate) fn load(file: &Path, app: &mut App) -> anyhow::Result<()> {
     let damage = recording::read(file, |snapshot| app.add_recorded(Arc::new(snapshot)))?;
-    if let Some(words) = words(damage) {
-        app.show_message(&words);
+    if let Some(message) = describe_damage(damage) {
+        app.show_message(&message);
     }
     Ok(())
 }
@@ -141,7 +141,7 @@ pub(crate) fn replay(args: &ReplayArgs) -> anyhow::Result<()> {
             }
         })?;
         result?;
-        say(damage);
+        report_damage(damage);
         return Ok(stdout.flush()?);
     };
     let mut last = None;
@@ -154,7 +154,7 @@ pub(crate) fn replay(args: &ReplayArgs) -> anyhow::Result<()> {
             found = Some(snapshot);
         }
     })?;
-    say(damage);
+    report_damage(damage);
     let found = found.with_context(|| {
         let first = first.map_or_else(String::new, |first| format!(" ({first})"));
         format!("{time:.0} is before the start of the recording{first}")
@@ -167,13 +167,13 @@ pub(crate) fn replay(args: &ReplayArgs) -> anyhow::Result<()> {
     Ok(stdout.flush()?)
 }
 
-fn say(damage: Damage) {
-    if let Some(words) = words(damage) {
-        eprintln!("filltop: {words}");
+fn report_damage(damage: Damage) {
+    if let Some(message) = describe_damage(damage) {
+        eprintln!("filltop: {message}");
     }
 }
 
-fn words(damage: Damage) -> Option<String> {
+fn describe_damage(damage: Damage) -> Option<String> {
     match damage {
         Damage { garbage_bytes: 0, torn: 0 } => None,
         Damage { garbage_bytes: 0, .. } => Some("skipped the truncated last record".to_owned()),
@@ -271,7 +271,7 @@ mod tests {
     use tracer_model::fixtures;
 
     #[test]
-    fn moments() {
+    fn points_in_time() {
         let end: Timestamp = "2026-11-21T03:12:07Z".parse().unwrap();
         let at = |text: &str| text.parse::<At>().unwrap().before(end).unwrap().to_string();
         assert_eq!(at("03:12"), "2026-11-21T03:12:00Z");

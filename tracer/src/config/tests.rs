@@ -23,7 +23,7 @@ fn all_of_the_sample() -> String {
 }
 
 #[test]
-fn the_sample_is_what_the_program_does_anyway() {
+fn the_sample_has_the_defaults() {
     let sample = parse(SAMPLE).unwrap();
     assert_eq!(sample.rules, Config::default().rules);
     assert_eq!(sample.interval, Config::default().interval);
@@ -31,7 +31,7 @@ fn the_sample_is_what_the_program_does_anyway() {
 }
 
 #[test]
-fn every_example_of_the_sample_is_right() {
+fn every_example_of_the_sample_is_valid() {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("secret");
     fs::write(&file, "https://example.org/hook\n").unwrap();
@@ -125,14 +125,14 @@ fn every_example_of_the_sample_is_right() {
 #[case("interval = \"1ms\"", "x.toml:1:12: interval: must be between 100ms and 1h")]
 #[case("rule = 7", "x.toml:1:8: invalid type")]
 #[case("[[rule]\n", "x.toml:1:")]
-fn mistakes_have_a_line_and_words(#[case] text: &str, #[case] words: &str) {
+fn errors_have_a_line_and_an_explanation(#[case] text: &str, #[case] words: &str) {
     let error = parse(text).unwrap_err();
     assert!(error.contains(words), "{error}");
     assert!(!error.contains('\n'), "{error}");
 }
 
 #[test]
-fn a_built_in_rule_is_changed_by_its_name_or_taken_away() {
+fn a_built_in_rule_is_changed_or_removed_by_its_name() {
     let text = "[[rule]]\nname = \"time-to-full\"\nwarning = \"8h\"\n[[rule]]\nname = \"nearly-full\"\nenabled = false";
     let config = parse(text).unwrap();
     let rule = config.rules.iter().find(|rule| rule.name == "time-to-full").unwrap();
@@ -153,7 +153,7 @@ proptest! {
 
     /// Any text is accepted, or rejected with one line, and never panics.
     #[test]
-    fn any_text_is_read_or_refused(text in "[\\[\\]\"'= \n#.a-z0-9_%é\u{0}\\\\{},:-]{0,200}") {
+    fn any_text_is_accepted_or_rejected(text in "[\\[\\]\"'= \n#.a-z0-9_%é\u{0}\\\\{},:-]{0,200}") {
         if let Err(error) = parse(&text) {
             prop_assert!(error.starts_with("x.toml") && !error.contains('\n'), "{error}");
         }
@@ -161,7 +161,7 @@ proptest! {
 
     /// The full sample with some of its text broken is accepted, or rejected with a line that exists.
     #[test]
-    fn a_broken_sample_is_read_or_refused(
+    fn a_broken_sample_is_accepted_or_rejected(
         at in 0.0..1.0f64,
         length in 0usize..12,
         new in "[\\[\\]\"'= \n#a-z0-9_%{},:/-]{0,6}",

@@ -35,12 +35,12 @@ pub(crate) struct Source {
     pub(crate) special: bool,
 }
 
-/// Why a command measures on its own; `None`: it was asked to.
+/// Why a command measures on its own; `None`: `--standalone` or special tracing options were given.
 #[derive(Debug)]
 pub(crate) struct Standalone(Option<ServiceError>);
 
 impl Standalone {
-    /// Whether it was asked to, rather than left without a service.
+    /// Whether the user chose this, rather than no service being available.
     pub(crate) const fn is_chosen(&self) -> bool {
         self.0.is_none()
     }
@@ -335,7 +335,7 @@ mod tests {
     use tracer_model::fixtures;
 
     #[test]
-    fn longer_intervals_are_sums_of_the_services() {
+    fn longer_intervals_are_sums_of_the_services_intervals() {
         let (sender, receiver) = watch::channel(None);
         let (wanted, every) = watch::channel(1.0);
         let mut live = Live { only: vec![], every, sum: None, sender };

@@ -61,7 +61,7 @@ pub struct Client {
 }
 
 impl Client {
-    /// Connects. `command` is for the service's log; `since_s` is the length of the requested
+    /// Connects to the service. `command` is for the service's log; `since_s` is the length of the requested
     /// history in seconds, 0 for the newest Snapshot only; with `follow`, new ones are received
     /// until this is dropped.
     ///
@@ -101,8 +101,8 @@ impl Client {
             _ => return Err(unresponsive(io::Error::other("the first frame is not a welcome"))),
         };
         // The service sends at its own interval.
-        let patience = RESPONSE_TIMEOUT.mul_f64(1.0 + welcome.interval_s.clamp(0.0, 3600.0));
-        stream.set_read_timeout(Some(patience)).map_err(unresponsive)?;
+        let timeout = RESPONSE_TIMEOUT.mul_f64(1.0 + welcome.interval_s.clamp(0.0, 3600.0));
+        stream.set_read_timeout(Some(timeout)).map_err(unresponsive)?;
         Ok(Self { stream, path: path.to_owned() })
     }
 

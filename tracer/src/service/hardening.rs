@@ -10,7 +10,8 @@ use rustix::thread::{CapabilitySet, CapabilitySets, set_capabilities};
 /// program whose memory can grow.
 const OOM_SCORE_ADJ: &str = "-900";
 
-/// Applies as much as permitted: each measure is useful without the other.
+/// Protects the process from the OOM killer and from swapping, as far as permitted: each of the two
+/// is useful without the other.
 pub(crate) fn harden() {
     // The quick one first: locking memory may take long when memory is short.
     if let Err(error) = spare_from_oom() {
@@ -70,7 +71,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn we_are_in_memory() {
+    fn resident_memory_is_plausible() {
         let bytes = resident_bytes().unwrap();
         assert!((1 << 20..1 << 34).contains(&bytes), "{bytes}");
     }

@@ -211,7 +211,7 @@ impl Drop for Service {
     }
 }
 
-/// What the serving thread runs on.
+/// The serving thread's listeners, state and channels.
 struct ServingThread {
     listener: Option<std::os::unix::net::UnixListener>,
     metrics: Option<(TcpListener, Arc<Endpoint>)>,

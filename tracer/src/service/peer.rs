@@ -97,7 +97,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn we_are_at_both_ends_of_a_pair() {
+    fn both_ends_of_a_pair_are_this_process() {
         let (a, _b) = UnixStream::pair().unwrap();
         let peer = Peer::of(&a).unwrap();
         assert_eq!(peer.uid, geteuid().as_raw());
@@ -106,7 +106,7 @@ mod tests {
     }
 
     #[test]
-    fn others_need_the_group() {
+    fn other_users_need_the_group() {
         let stranger = Peer { uid: u32::MAX - 7, groups: vec![100, 976] };
         assert!(!stranger.may_connect(None));
         assert!(!stranger.may_connect(Some(977)));
@@ -114,7 +114,7 @@ mod tests {
     }
 
     #[test]
-    fn a_group_has_a_number() {
+    fn a_group_id_is_found_by_name() {
         let groups = b"root:x:0:\nfilltopper:x:5:\nfilltop:x:976:ann,bob\nbad\nfilltop:x:1:\n";
         assert_eq!(find(groups, "filltop"), Some(976));
         assert_eq!(find(groups, "bad"), None);

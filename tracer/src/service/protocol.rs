@@ -116,14 +116,14 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_was_framed_is_read(length in 0..=MAX_REQUEST) {
+        fn the_head_of_a_frame_round_trips(length in 0..=MAX_REQUEST) {
             for kind in [Kind::Hello, Kind::Welcome, Kind::Refused, Kind::Snapshot, Kind::End] {
                 prop_assert_eq!(parse_head(head(kind, length), MAX_REQUEST)?, (kind, length));
             }
         }
 
         #[test]
-        fn garbage_is_refused_or_short(bytes in any::<[u8; HEAD]>()) {
+        fn garbage_is_rejected_or_within_the_limit(bytes in any::<[u8; HEAD]>()) {
             if let Ok((kind, length)) = parse_head(bytes, MAX_REQUEST) {
                 prop_assert!(length <= MAX_REQUEST);
                 prop_assert_eq!(head(kind, length), bytes);

@@ -117,7 +117,7 @@ mod tests {
     }
 
     #[test]
-    fn one_at_a_time_and_leftovers_are_replaced() {
+    fn one_service_at_a_time_and_a_stale_socket_is_replaced() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("run/filltop.sock");
         let socket = Socket::listen(&path, None).unwrap();
@@ -144,7 +144,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_socket_is_left_alone() {
+    fn a_file_that_is_not_a_socket_is_left_alone() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("letter");
         fs::write(&path, "Dear Sir").unwrap();

@@ -84,7 +84,7 @@ impl Store {
         self.bytes -= self.entries.pop_front().map_or(0, |entry| entry.record.len());
     }
 
-    /// Merges two neighbours in the older half: those that are shortest together.
+    /// Merges two adjacent records in the older half: the pair with the shortest total length.
     fn coarsen(&mut self) -> io::Result<()> {
         let half = self.entries.len() / 2;
         let length = |at: &usize| self.entries[*at].interval_s + self.entries[at + 1].interval_s;
@@ -127,8 +127,8 @@ impl Store {
             + oldest.interval_s
     }
 
-    /// The number after which the last `seconds` begin, so that at least the newest Snapshot comes
-    /// after it.
+    /// The number of the last record before the last `seconds`; at least the newest Snapshot comes
+    /// after it. 0 if that is all records.
     #[must_use]
     pub fn before(&self, seconds: f64) -> u64 {
         let Some(newest) = self.entries.back() else { return 0 };
@@ -186,7 +186,7 @@ mod tests {
     }
 
     #[test]
-    fn an_hour_is_kept_and_a_clock_set_back_is_survived() {
+    fn old_records_expire_and_a_clock_set_back_is_handled() {
         let mut store = Store::new(Limits { seconds: 10.0, ..Limits::default() });
         for second in 0..30 {
             store.push(&at(second)).unwrap();
@@ -198,7 +198,7 @@ mod tests {
     }
 
     #[test]
-    fn in_short_memory_the_past_gets_coarser_and_no_byte_is_lost() {
+    fn above_the_memory_limit_old_records_get_coarser_and_no_byte_is_lost() {
         let size = recording::encode(&at(0)).unwrap().len();
         let limits = Limits { bytes: size * 40, ..Limits::default() };
         let mut store = Store::new(limits);

@@ -7,7 +7,7 @@ fn hidden(cause: BlindCause) -> Blind {
 }
 
 #[test]
-fn an_innocent_is_neither_named_nor_to_be_stopped() {
+fn an_innocent_writer_is_neither_named_nor_suggested() {
     let mut host = Host::new(Rule::defaults());
     host.snapshot.writers = vec![writer(7, "innocent", 20e3)];
     host.run(5);
@@ -31,7 +31,7 @@ fn an_innocent_is_neither_named_nor_to_be_stopped() {
 }
 
 #[test]
-fn each_volume_and_cause_is_told_once() {
+fn each_volume_and_cause_is_reported_once() {
     let mut host = Host::new(vec![]);
     host.volume().blind = Some(hidden(BlindCause::NeedsSysAdmin));
     assert_eq!(host.notices(20), ["health warning blind"]);

@@ -3,7 +3,7 @@
 use super::*;
 
 #[test]
-fn a_directory_over_its_cap_its_budget_and_without_drain() {
+fn directory_rules_fire_on_size_growth_and_drain() {
     let dir = "/srv/uploads".to_owned();
     let rules = vec![
         Rule::new("cap", Condition::DirSize { path: dir.clone() }, None, Some(10.0 * GIB as f64)),
@@ -70,7 +70,7 @@ fn rates_are_summed_by_name_so_that_a_restart_loop_is_one_writer() {
 }
 
 #[test]
-fn errors_waits_holds_inodes_and_refills() {
+fn errors_fsync_held_inodes_refill_and_growth_fire() {
     let rules = vec![
         Rule::new("eio", Condition::WriteErrors, Some(0.0), None),
         Rule::new("fsync", Condition::FsyncWait, Some(1.0), None),

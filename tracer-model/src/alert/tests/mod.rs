@@ -14,7 +14,7 @@ use crate::snapshot::*;
 const GIB: u64 = 1 << 30;
 const START: i64 = 1_795_230_727;
 
-/// A host with one volume of 100 GiB, and a clock.
+/// A simulated host with one volume of 100 GiB, and a clock.
 struct Host {
     engine: Engine,
     second: i64,
@@ -119,7 +119,7 @@ fn path(path: &str, allocated: u64, freed: u64) -> PathRow {
 }
 
 #[test]
-fn with_no_configuration_it_warns_gets_urgent_is_full_and_ends() {
+fn the_built_in_rules_warn_turn_critical_report_full_and_resolve() {
     let mut host = Host::new(Rule::defaults());
     assert!(host.notices(10).is_empty());
     host.volume().eta_s = Some(3.9 * 3600.0);
@@ -144,7 +144,7 @@ fn with_no_configuration_it_warns_gets_urgent_is_full_and_ends() {
 }
 
 #[test]
-fn nearly_full_and_at_rest_warns_once_and_says_so() {
+fn a_nearly_full_idle_volume_warns_once() {
     let mut host = Host::new(Rule::defaults());
     host.volume().avail_bytes = 2 * GIB;
     let events = host.run(86_400);
@@ -159,7 +159,7 @@ fn nearly_full_and_at_rest_warns_once_and_says_so() {
 }
 
 #[test]
-fn an_alert_that_is_less_urgent_says_so_and_does_not_flap_at_the_threshold() {
+fn an_alert_that_eases_says_so_and_does_not_flap_at_the_threshold() {
     let mut host = Host::new(Rule::defaults());
     host.volume().eta_s = Some(1200.0);
     assert_eq!(host.notices(5), ["firing critical time-to-full"]);
@@ -179,7 +179,7 @@ fn an_alert_that_is_less_urgent_says_so_and_does_not_flap_at_the_threshold() {
 }
 
 #[test]
-fn the_culprit_is_who_grew_and_stays_named_when_it_has_ended() {
+fn the_culprit_is_the_writer_that_grew_and_stays_named_after_it_exits() {
     let mut host = Host::new(Rule::defaults());
     host.snapshot.writers = vec![writer(1, "steady", 1e6)];
     host.run(600);
@@ -205,14 +205,14 @@ fn the_culprit_is_who_grew_and_stays_named_when_it_has_ended() {
 }
 
 #[test]
-fn a_containers_log_is_put_down_to_the_container_and_not_to_the_daemon() {
+fn a_containers_log_is_attributed_to_the_container_and_not_to_the_daemon() {
     let container = |cgroup: Option<&str>| Group {
         kind: GroupKind::Docker,
         name: "web-d".to_owned(),
         cgroup: cgroup.map(str::to_owned),
         ..Group::default()
     };
-    let say = |share: f64, group: Group| {
+    let alert = |share: f64, group: Group| {
         let mut host = Host::new(Rule::defaults());
         let log = OnBehalf {
             group,
@@ -225,17 +225,17 @@ fn a_containers_log_is_put_down_to_the_container_and_not_to_the_daemon() {
         host.volume().eta_s = Some(500.0);
         host.run(3).remove(0)
     };
-    let events = say(0.9, container(Some("/docker/9f")));
+    let events = alert(0.9, container(Some("/docker/9f")));
     assert_eq!(events.suggestion.unwrap().command, "filltop stop docker/web-d --how freeze");
-    let words = "the log of docker web-d, written by dockerd (pid 7, dockerd.service) adds 95.4";
-    assert!(events.summary.contains(words), "{}", events.summary);
+    let text = "the log of docker web-d, written by dockerd (pid 7, dockerd.service) adds 95.4";
+    assert!(events.summary.contains(text), "{}", events.summary);
     // Most of the growth is something else, and the daemon itself must never be frozen.
-    assert!(say(0.3, container(Some("/docker/9f"))).suggestion.is_none());
-    assert!(say(0.9, container(None)).suggestion.is_none(), "it no longer runs");
+    assert!(alert(0.3, container(Some("/docker/9f"))).suggestion.is_none());
+    assert!(alert(0.9, container(None)).suggestion.is_none(), "it no longer runs");
 }
 
 #[test]
-fn who_dies_for_want_of_space_and_removes_its_files_is_named_all_the_same() {
+fn a_process_that_runs_out_of_space_and_removes_its_files_is_still_named() {
     let mut host = Host::new(Rule::defaults());
     for _ in 0..10 {
         host.snapshot.writers = vec![writer(7, "sort", 80e6), writer(1, "logger", 2e3)];
@@ -259,7 +259,7 @@ fn who_dies_for_want_of_space_and_removes_its_files_is_named_all_the_same() {
 }
 
 #[test]
-fn workers_that_live_for_a_moment_are_one_group() {
+fn short_lived_workers_are_one_group() {
     let mut host = Host::new(Rule::defaults());
     let group =
         Group { kind: GroupKind::Unit, name: "apache2.service".to_owned(), ..Group::default() };
@@ -342,7 +342,7 @@ fn the_summary_names_victims_and_no_name_can_break_its_line() {
 }
 
 #[test]
-fn for_waits_and_a_gap_in_it_starts_anew() {
+fn for_delays_an_alert_and_an_interruption_restarts_the_delay() {
     let rule = Rule {
         hold_s: 60.0,
         ..Rule::new("used", Condition::UsedBytes, Some(60.0 * GIB as f64), None)
@@ -358,7 +358,7 @@ fn for_waits_and_a_gap_in_it_starts_anew() {
 }
 
 #[test]
-fn a_volume_that_is_unmounted_ends_its_alerts_with_a_word() {
+fn unmounting_a_volume_resolves_its_alerts() {
     let mut host = Host::new(Rule::defaults());
     host.volume().eta_s = Some(600.0);
     host.run(5);
@@ -372,7 +372,7 @@ fn a_volume_that_is_unmounted_ends_its_alerts_with_a_word() {
 }
 
 #[test]
-fn a_volume_that_a_rule_names_is_missed() {
+fn unmounting_a_volume_that_a_rule_names_is_reported() {
     let rule = Rule {
         volumes: vec![Glob::new("/srv")],
         ..Rule::new("used", Condition::UsedBytes, Some(1e15), None)
@@ -386,7 +386,7 @@ fn a_volume_that_a_rule_names_is_missed() {
 }
 
 #[test]
-fn the_words_are_right_where_a_name_or_a_limit_is_odd() {
+fn the_summary_is_correct_for_unusual_names_and_limits() {
     let mut host = Host::new(Rule::defaults());
     host.volume().mount_point = "/srv/full in".to_owned();
     host.volume().limit = LimitKind::Inodes;
@@ -400,7 +400,7 @@ fn the_words_are_right_where_a_name_or_a_limit_is_odd() {
 }
 
 #[test]
-fn read_only_volumes_are_left_alone() {
+fn read_only_volumes_are_ignored() {
     let mut host = Host::new(Rule::defaults());
     host.volume().read_only = true;
     host.volume().full = true;
@@ -409,7 +409,7 @@ fn read_only_volumes_are_left_alone() {
 }
 
 #[test]
-fn health_tells_of_clocks_gaps_hooks_and_losses_once() {
+fn health_events_report_clock_steps_gaps_hooks_and_losses_once() {
     let mut host = Host::new(Rule::defaults());
     let about = |events: Vec<Event>| events.iter().map(|e| e.rule.clone()).collect::<Vec<_>>();
     host.run(5);
@@ -431,7 +431,7 @@ fn health_tells_of_clocks_gaps_hooks_and_losses_once() {
 }
 
 #[test]
-fn a_reload_keeps_what_is_on() {
+fn a_reload_keeps_active_alerts() {
     let mut host = Host::new(Rule::defaults());
     host.volume().eta_s = Some(600.0);
     host.run(5);

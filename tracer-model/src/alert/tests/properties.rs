@@ -91,7 +91,7 @@ proptest! {
 
     /// An estimate that varies within a factor of two around a threshold raises one alert.
     #[test]
-    fn a_wandering_estimate_is_one_alert(etas in proptest::collection::vec(7200.0..28_000.0f64, 50..300)) {
+    fn a_varying_estimate_is_one_alert(etas in proptest::collection::vec(7200.0..28_000.0f64, 50..300)) {
         let mut host = Host::new(Rule::defaults());
         let mut begun = 0;
         for eta in etas {

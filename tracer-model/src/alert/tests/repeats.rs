@@ -3,7 +3,7 @@
 use super::*;
 
 #[test]
-fn quiet_hours_hold_warnings_back_but_nothing_critical() {
+fn quiet_hours_hold_back_warnings_but_not_critical_alerts() {
     let rules = Rule::defaults()
         .into_iter()
         .map(|rule| Rule { quiet: vec![QuietHours { from: 22 * 60, to: 7 * 60 }], ..rule })
@@ -23,7 +23,7 @@ fn quiet_hours_hold_warnings_back_but_nothing_critical() {
 }
 
 #[test]
-fn acknowledged_is_silent_until_it_gets_worse() {
+fn an_acknowledged_alert_is_silent_until_it_gets_worse() {
     let mut host = Host::new(Rule::defaults());
     host.volume().eta_s = Some(3.0 * 3600.0);
     host.run(5);
@@ -36,27 +36,27 @@ fn acknowledged_is_silent_until_it_gets_worse() {
 }
 
 #[test]
-fn repeats_keep_their_pace_whenever_samples_come() {
+fn reminders_keep_their_schedule_whenever_samples_arrive() {
     let rules =
         Rule::defaults().into_iter().map(|rule| Rule { repeat_s: Some(1.5), ..rule }).collect();
     let mut host = Host::new(rules);
     host.volume().eta_s = Some(600.0);
-    let begun = host.notices(5);
-    assert_eq!(begun[0], "firing critical time-to-full");
+    let first = host.notices(5);
+    assert_eq!(first[0], "firing critical time-to-full");
     assert_eq!(host.notices(30).len(), 20);
 }
 
 #[test]
-fn a_repeat_that_had_to_wait_does_not_bring_the_next_one_closer() {
+fn a_delayed_reminder_does_not_bring_the_next_one_closer() {
     let quiet = vec![QuietHours { from: 22 * 60, to: 7 * 60 }];
     let rules = Rule::defaults().into_iter().map(|rule| Rule { quiet: quiet.clone(), ..rule });
     let mut host = Host::new(rules.collect());
     host.minute = 12 * 60;
     host.volume().eta_s = Some(3.0 * 3600.0);
     let notices = host.run(600);
-    let [begun] = &notices[..] else { panic!("{notices:?}") };
+    let [first] = &notices[..] else { panic!("{notices:?}") };
     let every = 1800;
-    assert!(begun.event == EventKind::Firing && begun.severity == Severity::Warning);
+    assert!(first.event == EventKind::Firing && first.severity == Severity::Warning);
     host.minute = 23 * 60;
     assert!(host.notices(every + 600).is_empty());
     host.minute = 7 * 60;

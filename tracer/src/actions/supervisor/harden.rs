@@ -1,5 +1,5 @@
-//! What keeps a supervisor and its watchdog running when memory is short, and how many processes they can
-//! have open.
+//! Keeps a supervisor and its watchdog running when memory is short, and raises the number of
+//! processes that they can hold open.
 
 use std::ffi::CStr;
 
@@ -7,7 +7,7 @@ use rustix::mm::{MlockAllFlags, mlockall};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 /// Names the process, locks its memory, exempts it from the OOM killer, and raises the limit of file
-/// descriptors for one per process of the target. Best effort: the supervisor also works without.
+/// descriptors for one per process of the target. Best effort: failures are ignored.
 pub(super) fn harden_process(name: &CStr) {
     let _ = rustix::thread::set_name(name);
     let _ = mlockall(MlockAllFlags::CURRENT | MlockAllFlags::FUTURE | MlockAllFlags::ONFAULT);

@@ -164,7 +164,7 @@ impl<'a> Supervisor<'a> {
 
     /// Resumes the target, removes the record and writes the audit line.
     fn end(&mut self, reason: EndReason) {
-        let tally = self.suspender.tally();
+        let counts = self.suspender.fence_counts();
         let released = self.suspender.release(&mut SystemExecutor);
         // After a partial failure the record can contain processes that the suspender does not know;
         // undoing the record resumes them.
@@ -172,8 +172,10 @@ impl<'a> Supervisor<'a> {
         let failed = released.err().or(undone.err());
         let mut reason =
             failed.map_or(reason.to_string(), |error| format!("{reason}; failed: {error}"));
-        if let Some(FenceCounts { refused, escaped }) = tally {
-            let _ = write!(reason, "; {refused} calls refused, {escaped} children not fenced");
+        if let Some(FenceCounts { refused, escaped }) = counts {
+            let calls = if refused == 1 { "call" } else { "calls" };
+            let children = if escaped == 1 { "child" } else { "children" };
+            let _ = write!(reason, "; {refused} {calls} refused, {escaped} {children} not fenced");
         }
         let Suspension { how, id, name, .. } = &self.order.suspension;
         let _ = Audit::end(*how, id, name, "the supervisor", &reason).write(None);

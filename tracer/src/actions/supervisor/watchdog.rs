@@ -14,7 +14,7 @@ use crate::actions::record;
 use crate::actions::record::Suspension;
 use tracer_host::clock;
 
-/// How long after the time limit the watchdog gives the supervisor to finish, seconds.
+/// Time that the watchdog gives the supervisor to finish after the time limit, seconds.
 const GRACE_S: f64 = 2.0;
 
 /// Runs the watchdog: waits until the supervisor has exited, or should have, and undoes its record.

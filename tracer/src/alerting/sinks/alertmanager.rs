@@ -143,7 +143,7 @@ mod tests {
     use super::camel;
 
     #[test]
-    fn alerts_are_named_as_prometheus_people_name_them() {
+    fn alert_names_follow_the_prometheus_convention() {
         assert_eq!(camel("time-to-full"), "FilltopTimeToFull");
         assert_eq!(camel("uploads over 10GiB"), "FilltopUploadsOver10GiB");
     }

@@ -199,40 +199,40 @@ mod tests {
     }
 
     #[test]
-    fn the_event_is_in_the_environment_and_nothing_of_ours() {
+    fn the_environment_has_only_the_event() {
         let check = r#"[ "$FILLTOP_CULPRIT_COMM" = minio ] && [ -z "$HOME$CARGO_MANIFEST_DIR" ]"#;
         assert_eq!(exec(&["/bin/sh", "-c", check], 5.0), Ok(()));
     }
 
     #[test]
-    fn failures_have_their_own_words() {
-        let said = exec(&["/bin/sh", "-c", "echo no such pager >&2; exit 3"], 5.0).unwrap_err();
-        let Failure::Retry(said) = said else { panic!("{said:?}") };
-        assert!(said.contains("exit status: 3: no such pager"), "{said}");
+    fn the_error_contains_the_programs_stderr() {
+        let error = exec(&["/bin/sh", "-c", "echo no such pager >&2; exit 3"], 5.0).unwrap_err();
+        let Failure::Retry(error) = error else { panic!("{error:?}") };
+        assert!(error.contains("exit status: 3: no such pager"), "{error}");
         assert!(matches!(exec(&["/no/such/program"], 5.0), Err(Failure::Retry(_))));
     }
 
     #[test]
-    fn one_that_hangs_is_killed_with_its_children() {
+    fn a_program_that_hangs_is_killed_with_its_children() {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("alive");
         let script = format!("(sleep 1; touch {}) & sleep 60", file.display());
         let start = clock::instant();
-        let said = exec(&["/bin/sh", "-c", &script], 0.2).unwrap_err();
-        assert!(matches!(said, Failure::Retry(text) if text.contains("killed after 0.2 s")));
+        let error = exec(&["/bin/sh", "-c", &script], 0.2).unwrap_err();
+        assert!(matches!(error, Failure::Retry(text) if text.contains("killed after 0.2 s")));
         assert!(start.elapsed() < Duration::from_secs(1));
         thread::sleep(Duration::from_millis(1300));
         assert!(!file.exists(), "a child kept running");
     }
 
     #[test]
-    fn endless_words_and_a_closed_stdin_hold_nobody_up() {
-        let said = exec(&["/bin/sh", "-c", "exec 0<&-; yes x >&2"], 0.5).unwrap_err();
-        assert!(matches!(said, Failure::Retry(_)));
+    fn endless_output_and_a_closed_stdin_do_not_block() {
+        let error = exec(&["/bin/sh", "-c", "exec 0<&-; yes x >&2"], 0.5).unwrap_err();
+        assert!(matches!(error, Failure::Retry(_)));
     }
 
     #[test]
-    fn a_message_has_no_headers_but_ours() {
+    fn a_hostile_name_cannot_add_a_header() {
         let target = MailTarget {
             to: vec!["ops@example.org".to_owned()],
             from: None,

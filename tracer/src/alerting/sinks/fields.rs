@@ -48,13 +48,13 @@ mod tests {
     use crate::alerting::sinks::tests::event;
 
     /// The stable fields of `watch --json`, on which scripts rely.
-    const PROMISED: &str = "schema time event rule severity volume directory summary avail_bytes \
+    const STABLE: &str = "schema time event rule severity volume directory summary avail_bytes \
                             eta_s culprits victims held_bytes suggestion";
 
     #[test]
-    fn every_promised_field_is_there_and_unknown_is_null() {
+    fn every_stable_field_is_present_and_unknown_ones_are_null() {
         let json: Value = serde_json::from_str(&json(&event())).unwrap();
-        for name in PROMISED.split_whitespace() {
+        for name in STABLE.split_whitespace() {
             assert!(json.get(name).is_some_and(|value| !value.is_null()), "{name}: {json}");
         }
         assert_eq!((&json["event"], &json["severity"]), (&"firing".into(), &"critical".into()));

@@ -43,17 +43,17 @@ impl Client {
         for (name, value) in &self.endpoint.headers {
             request = request.header(name, value);
         }
-        let answer = request.send(body).map_err(|error| {
+        let response = request.send(body).map_err(|error| {
             // ureq's message may repeat the URL, which may be a secret.
-            let words = error.to_string().replace(&self.endpoint.url, "the URL");
-            Failure::Retry(format!("{host}: {words}"))
+            let message = error.to_string().replace(&self.endpoint.url, "the URL");
+            Failure::Retry(format!("{host}: {message}"))
         })?;
-        let status = answer.status().as_u16();
-        let words = format!("{host} answered {}", answer.status());
+        let status = response.status().as_u16();
+        let message = format!("{host} answered {}", response.status());
         match status {
             200..=299 => Ok(()),
-            408 | 425 | 429 | 500..=599 => Err(Failure::Retry(words)),
-            _ => Err(Failure::Never(words)),
+            408 | 425 | 429 | 500..=599 => Err(Failure::Retry(message)),
+            _ => Err(Failure::Never(message)),
         }
     }
 }

@@ -63,7 +63,7 @@ mod tests {
     use crate::alerting::sinks::tests::event;
 
     #[test]
-    fn a_name_with_a_newline_makes_no_field_of_its_own() {
+    fn a_newline_in_a_name_cannot_add_a_field() {
         let dir = tempfile::tempdir().unwrap();
         let socket = dir.path().join("socket");
         let listener = UnixDatagram::bind(&socket).unwrap();
@@ -78,7 +78,7 @@ mod tests {
     }
 
     #[test]
-    fn fields_arrive_and_a_lost_socket_is_tried_again() {
+    fn fields_arrive_and_a_missing_socket_is_retried() {
         let dir = tempfile::tempdir().unwrap();
         let socket = dir.path().join("socket");
         let mut journald = Journald::new(&JournaldTarget { socket: socket.clone() });
@@ -96,7 +96,7 @@ mod tests {
     }
 
     #[test]
-    fn too_large_a_datagram_goes_without_its_json() {
+    fn an_oversized_entry_is_sent_without_its_json() {
         let dir = tempfile::tempdir().unwrap();
         let socket = dir.path().join("socket");
         let listener = UnixDatagram::bind(&socket).unwrap();

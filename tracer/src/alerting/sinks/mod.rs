@@ -60,7 +60,7 @@ pub(crate) trait Deliver: Send {
     }
 }
 
-/// Makes what delivers the events of a sink.
+/// Creates the object that delivers the events of a sink.
 fn deliverer(kind: &SinkKind) -> Box<dyn Deliver> {
     match kind {
         SinkKind::Stdout { json } => Box::new(stdout::Stdout::new(*json)),
@@ -78,7 +78,7 @@ fn deliverer(kind: &SinkKind) -> Box<dyn Deliver> {
 pub(crate) struct SinkReport {
     /// Name of the sink.
     pub(crate) sink: String,
-    /// Its new state.
+    /// The sink's new state.
     pub(crate) state: SinkState,
 }
 

@@ -26,7 +26,7 @@ struct Attempt {
     event: Arc<Event>,
     /// When the attempt began.
     since: Instant,
-    /// Whether it was reported as stalled.
+    /// Whether the attempt was reported as stalled.
     reported: bool,
 }
 
@@ -108,7 +108,7 @@ impl Queue {
         }
     }
 
-    /// Starts the time of [`Queue::report_stalled`] anew: an attempt has failed and another will follow.
+    /// Restarts the timer of [`Queue::report_stalled`]: an attempt has failed and another will follow.
     pub(super) fn restart_stall_timer(&self) {
         if let Some(attempt) = &mut self.state().current {
             attempt.since = clock::instant();

@@ -122,7 +122,7 @@ mod tests {
     use std::net::TcpListener;
 
     #[test]
-    fn the_local_form_and_the_one_for_others() {
+    fn local_and_remote_messages_have_their_formats() {
         assert!(local(&event(), 26).starts_with("<26>Nov 21 03:12:07 filltop["));
         let text = remote(&event(), 26);
         assert!(text.starts_with("<26>1 2026-11-21T03:12:07Z db1 filltop "), "{text}");
@@ -132,7 +132,7 @@ mod tests {
     }
 
     #[test]
-    fn datagrams_arrive_and_a_lost_local_socket_is_tried_again() {
+    fn datagrams_arrive_and_a_missing_local_socket_is_retried() {
         let server = UdpSocket::bind("127.0.0.1:0").unwrap();
         let to = SyslogAddress::Udp(server.local_addr().unwrap().to_string());
         Syslog::new(&SyslogTarget { to, facility: 16 }).deliver(&event()).unwrap();
@@ -151,7 +151,7 @@ mod tests {
 
     /// With a receiver that does not read, the attempt times out.
     #[test]
-    fn a_receiver_that_stands_still_is_given_up_for_now() {
+    fn a_receiver_that_does_not_read_times_out() {
         let dir = tempfile::tempdir().unwrap();
         let listener = UnixDatagram::bind(dir.path().join("log")).unwrap();
         let target = SyslogTarget { to: SyslogAddress::Unix(dir.path().join("log")), facility: 3 };
@@ -164,7 +164,7 @@ mod tests {
     }
 
     #[test]
-    fn a_closed_connection_is_made_anew() {
+    fn a_closed_connection_is_reopened() {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let to = SyslogAddress::Tcp(listener.local_addr().unwrap().to_string());
         let mut syslog = Syslog::new(&SyslogTarget { to, facility: 3 });

@@ -113,7 +113,7 @@ mod tests {
     }
 
     #[test]
-    fn names_are_those_that_fields_have() {
+    fn template_names_match_the_event_fields() {
         let have: Vec<String> = fields::of(&event())
             .iter()
             .map(|(name, _)| name.trim_start_matches("FILLTOP_").to_lowercase())
@@ -123,7 +123,7 @@ mod tests {
     }
 
     #[test]
-    fn hostile_names_stay_text() {
+    fn hostile_names_are_escaped() {
         let hostile = Event { summary: "\"}]<!channel> `x` \\ \u{1} {rule}".to_owned(), ..event() };
         let slack = parsed(&slack(&hostile));
         assert!(!slack["text"].as_str().unwrap().contains("<!channel>"));
@@ -135,7 +135,7 @@ mod tests {
     }
 
     #[test]
-    fn a_pager_gets_one_incident_for_one_alert() {
+    fn a_pager_gets_one_incident_per_alert() {
         let firing = parsed(&pagerduty(&event(), "k"));
         let over = event().resolving();
         let over = parsed(&pagerduty(&over, "k"));

@@ -113,14 +113,14 @@ fn keep(stream: TcpStream) {
 }
 
 #[test]
-fn http_faults_are_told_apart_and_none_lasts() {
+fn http_failures_are_classified_and_time_out() {
     let (ok, _) = post_to(Box::new(|stream, _| drop(answer(stream, "204 No Content"))));
     assert_eq!(ok, Ok(()));
     let retried: [(&str, Server); 7] = [
         ("500", Box::new(|stream, _| drop(answer(stream, "500 Oh no")))),
         ("429", Box::new(|stream, _| drop(answer(stream, "429 Later")))),
         ("half-open", Box::new(|stream, _| keep(stream))),
-        ("closed at once", Box::new(|stream, _| drop(stream))),
+        ("closed immediately", Box::new(|stream, _| drop(stream))),
         (
             "garbage",
             Box::new(|mut stream, _| {
@@ -157,8 +157,8 @@ fn http_faults_are_told_apart_and_none_lasts() {
         assert!(matches!(result, Err(Failure::Never(_))), "{status}: {result:?}");
     }
     let refused = webhook("http://127.0.0.1:1/secret-path".to_owned(), None).deliver(&event());
-    let Err(Failure::Retry(words)) = refused else { panic!("{refused:?}") };
-    assert!(words.starts_with("127.0.0.1:1: ") && !words.contains("secret"), "{words}");
+    let Err(Failure::Retry(text)) = refused else { panic!("{refused:?}") };
+    assert!(text.starts_with("127.0.0.1:1: ") && !text.contains("secret"), "{text}");
 }
 
 #[test]
@@ -172,10 +172,10 @@ fn tls_is_checked_against_the_given_authority() {
     let dir = tempfile::tempdir().unwrap();
     let file = |name: &str| dir.path().join(name);
     let openssl = |arguments: &str| {
-        let words = arguments.split_whitespace();
+        let text = arguments.split_whitespace();
         let done =
-            std::process::Command::new("openssl").args(words).current_dir(dir.path()).output();
-        let done = done.expect("openssl is there");
+            std::process::Command::new("openssl").args(text).current_dir(dir.path()).output();
+        let done = done.expect("openssl is installed");
         assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
     };
     let key = "-newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2";
@@ -213,8 +213,8 @@ fn tls_is_checked_against_the_given_authority() {
         (format!("https://127.0.0.1:{port}/"), Some(file("ca.pem"))),
     ] {
         let refused = webhook(url.clone(), ca).deliver(&event());
-        let Err(Failure::Retry(words)) = refused else { panic!("{url}: {refused:?}") };
-        assert!(words.to_lowercase().contains("certificate"), "{words}");
+        let Err(Failure::Retry(text)) = refused else { panic!("{url}: {refused:?}") };
+        assert!(text.to_lowercase().contains("certificate"), "{text}");
     }
 }
 
@@ -258,7 +258,7 @@ fn numbered(n: usize, kind: EventKind) -> Arc<Event> {
 }
 
 #[test]
-fn what_failed_is_delivered_once_later_and_the_sink_reported() {
+fn a_failed_event_is_delivered_once_later_and_the_failure_is_reported() {
     let (queue, gets, mut reports) = scripted(2, 60.0);
     queue.push(numbered(1, EventKind::Firing));
     // Reminders of an alert that is still queued are redundant.
@@ -275,7 +275,7 @@ fn what_failed_is_delivered_once_later_and_the_sink_reported() {
 }
 
 #[test]
-fn what_never_works_is_given_up_and_said() {
+fn an_undeliverable_event_is_dropped_and_reported() {
     let (queue, gets, mut reports) = scripted(usize::MAX, 0.0);
     queue.push(numbered(1, EventKind::Firing));
     let state = reports.blocking_recv().unwrap().state;
@@ -285,7 +285,7 @@ fn what_never_works_is_given_up_and_said() {
 }
 
 #[test]
-fn a_queue_is_bounded_and_reminders_go_first() {
+fn a_queue_is_bounded_and_drops_reminders_first() {
     let queue = Queue::default();
     for n in 0..queue::CAPACITY {
         let kind = if n == 100 { EventKind::Repeat } else { EventKind::Firing };
@@ -306,7 +306,7 @@ fn a_queue_is_bounded_and_reminders_go_first() {
 }
 
 #[test]
-fn a_stuck_delivery_is_noticed_once() {
+fn a_stalled_delivery_is_reported_once() {
     let queue = Queue::default();
     queue.push(numbered(1, EventKind::Firing));
     assert!(matches!(queue.next(None), queue::Next::Event(_)));
@@ -317,7 +317,7 @@ fn a_stuck_delivery_is_noticed_once() {
 }
 
 #[test]
-fn alertmanager_gets_alerts_again_and_an_end() {
+fn alertmanager_gets_resent_alerts_and_their_end() {
     let (seen, sees) = std::sync::mpsc::channel();
     let address = serve(Box::new(move |stream, _| {
         let _ = seen.send(answer(stream, "200 OK"));

@@ -104,7 +104,7 @@ fn replay(
 ) -> Result<()> {
     let mut rows = csv::SampleReader::open(input, name.clone())?;
     let mut forecaster = Forecaster::new(Policy::default());
-    let mut story = report::Story::new(name.clone());
+    let mut summary = report::Summary::new(name.clone());
     while let Some(sample) = rows.next()? {
         forecaster.push(&sample);
         let forecast = forecaster.forecast();
@@ -113,26 +113,26 @@ fn replay(
             out.write_all(b"\n")?;
         }
         if !args.json || args.plot.is_some() {
-            story.add(&sample, forecast);
+            summary.add(&sample, forecast);
         }
     }
     if args.json && args.plot.is_none() {
         return Ok(());
     }
-    ensure!(story.rows() > 0, "{name} has a header but no rows; nothing to forecast from");
+    ensure!(summary.rows() > 0, "{name} has a header but no rows; nothing to forecast from");
     if !args.json {
-        story.tell(out)?;
+        summary.print(out)?;
     }
     match &args.plot {
         Some(file) if file.as_os_str() != "-" => {
-            std::fs::write(file, plot::svg(&story))
+            std::fs::write(file, plot::svg(&summary))
                 .with_context(|| format!("cannot write {}", file.display()))?;
             if !args.json {
                 let name = file.display().to_string();
                 writeln!(out, "plot      {}", tracer_model::sanitize::display(&name))?;
             }
         }
-        Some(_) => plot::terminal(&story, colour, out)?,
+        Some(_) => plot::terminal(&summary, colour, out)?,
         None => {}
     }
     Ok(())
@@ -205,7 +205,7 @@ mod tests {
     }
 
     #[test]
-    fn the_story_says_when_it_was_first_known() {
+    fn the_summary_has_the_first_warning() {
         let text = run_over(&history(), &["--plot"]).unwrap();
         assert!(text.contains("FULL since +15 min"), "{text}");
         assert!(text.contains("full in "), "{text}");
@@ -213,7 +213,7 @@ mod tests {
     }
 
     #[test]
-    fn the_drawing_is_an_svg_file() {
+    fn the_plot_is_an_svg_file() {
         let file = std::env::temp_dir().join(format!("filltop-plot-{}.svg", std::process::id()));
         let text = run_over(&history(), &[&format!("--plot={}", file.display())]).unwrap();
         assert!(text.contains(&format!("plot      {}", file.display())), "{text}");

@@ -6,7 +6,7 @@ use std::io::{self, Write};
 use tracer_model::units;
 use tracer_model::units::Units;
 
-use super::report::{Point, Story};
+use super::report::{Point, Summary};
 
 /// Columns and rows of the terminal chart without its labels; fits in 80×24.
 const COLUMNS: usize = 66;
@@ -48,8 +48,8 @@ fn ahead(avail: u64, eta: f64, t: f64) -> f64 {
 }
 
 /// Draws in characters: `█` for the past, `░` for the likely forecast.
-pub(super) fn terminal(story: &Story, colour: bool, out: &mut impl Write) -> io::Result<()> {
-    let points = story.points();
+pub(super) fn terminal(summary: &Summary, colour: bool, out: &mut impl Write) -> io::Result<()> {
+    let points = summary.points();
     let (Some(axes), Some(last)) = (Axes::of(&points), points.last()) else { return Ok(()) };
     let mut columns = vec![(0.0f64, ' '); COLUMNS];
     let mut seen = vec![None::<u64>; COLUMNS];
@@ -119,8 +119,8 @@ const LOWER_TOP: f64 = UPPER_TOP + HEIGHT + 60.0;
 
 /// Draws as SVG. The upper panel has the available space and the present forecast with its 80 %
 /// interval; the lower one has every past estimate with its 80 % interval, on a logarithmic axis.
-pub(super) fn svg(story: &Story) -> String {
-    let points = story.points();
+pub(super) fn svg(summary: &Summary) -> String {
+    let points = summary.points();
     let mut s = String::new();
     let _ = write!(
         s,
@@ -145,8 +145,8 @@ pub(super) fn svg(story: &Story) -> String {
     s
 }
 
-fn text(s: &mut String, x: f64, y: f64, anchor: &str, words: &str) {
-    let _ = write!(s, "<text x=\"{x:.1}\" y=\"{y:.1}\" text-anchor=\"{anchor}\">{words}</text>");
+fn text(s: &mut String, x: f64, y: f64, anchor: &str, content: &str) {
+    let _ = write!(s, "<text x=\"{x:.1}\" y=\"{y:.1}\" text-anchor=\"{anchor}\">{content}</text>");
 }
 
 /// Draws the axes of a panel and its title.

@@ -9,12 +9,12 @@ use tracer_model::units::Units;
 /// Maximum number of points kept for the plot; beyond it every other one is dropped, so that a
 /// history of any length fits.
 const POINTS: usize = 2048;
-/// Maximum number of events printed; the rest is only counted.
+/// Maximum number of events printed; the others are only counted.
 const EVENTS: usize = 12;
 /// Estimates below this, seconds, are reported as an event (the default warning threshold).
 const SOON: f64 = 4.0 * 3600.0;
-/// Times from here on are Unix times, printed as dates.
-const A_DATE: f64 = 1e9;
+/// Times of at least this many seconds are Unix times, printed as dates.
+const MIN_UNIX_TIME: f64 = 1e9;
 
 /// A point of the plot: time in seconds, bytes available, and the earliest, likely and latest
 /// seconds to full.
@@ -26,7 +26,7 @@ pub(super) struct Point {
 }
 
 /// The summary of a replayed history.
-pub(super) struct Story {
+pub(super) struct Summary {
     name: String,
     rows: u64,
     first: f64,
@@ -38,10 +38,10 @@ pub(super) struct Story {
     full: bool,
     refill: Option<tracer_model::forecast::Refill>,
     events: Vec<String>,
-    untold: usize,
+    omitted_events: usize,
 }
 
-impl Story {
+impl Summary {
     pub(super) fn new(name: String) -> Self {
         Self {
             name,
@@ -54,7 +54,7 @@ impl Story {
             full: false,
             refill: None,
             events: Vec::new(),
-            untold: 0,
+            omitted_events: 0,
         }
     }
 
@@ -99,10 +99,10 @@ impl Story {
         let full = matches!(forecast.outcome, Outcome::Full { .. });
         if full && !self.full {
             let ahead = match self.warned {
-                Some((since, said)) => format!(
+                Some((since, estimate)) => format!(
                     "warned {} before with an estimate of {}",
                     units::duration(t - since),
-                    units::duration(said)
+                    units::duration(estimate)
                 ),
                 None => "without a warning".to_owned(),
             };
@@ -142,15 +142,15 @@ impl Story {
 
     fn event(&mut self, t: f64, text: &str) {
         if self.events.len() < EVENTS {
-            let at = moment(t, self.first);
+            let at = format_time(t, self.first);
             self.events.push(format!("{at}  {text}"));
         } else {
-            self.untold += 1;
+            self.omitted_events += 1;
         }
     }
 
     /// Prints the summary.
-    pub(super) fn tell(&self, out: &mut impl Write) -> io::Result<()> {
+    pub(super) fn print(&self, out: &mut impl Write) -> io::Result<()> {
         let Some((sample, forecast)) = &self.last else { return Ok(()) };
         let share = |bytes: u64| units::percent(bytes as f64 / sample.total.max(1) as f64);
         writeln!(
@@ -180,15 +180,15 @@ impl Story {
         }
         let interval = forecast.outcome.interval_s();
         let verdict = match forecast.outcome {
-            Outcome::Full { since_s } => format!("FULL since {}", moment(since_s, self.first)),
+            Outcome::Full { since_s } => format!("FULL since {}", format_time(since_s, self.first)),
             Outcome::Fills { eta_s, .. } => {
-                let words = units::until_full(
+                let text = units::until_full(
                     false,
                     Some(eta_s),
                     interval.map(|i| i.0),
                     interval.map(|i| i.1),
                 );
-                format!("{words}, limit: {}", forecast.limit)
+                format!("{text}, limit: {}", forecast.limit)
             }
             Outcome::DoesNotFill { reason } => format!("does not fill: {reason}"),
         };
@@ -196,8 +196,8 @@ impl Story {
         for event in &self.events {
             writeln!(out, "  {event}")?;
         }
-        if self.untold > 0 {
-            writeln!(out, "  and {} more", self.untold)?;
+        if self.omitted_events > 0 {
+            writeln!(out, "  and {} more", self.omitted_events)?;
         }
         Ok(())
     }
@@ -213,8 +213,8 @@ fn point(sample: &Sample, forecast: &Forecast) -> Point {
 }
 
 /// Formats a time as a date if the history has dates, else as the time since its start.
-fn moment(t: f64, first: f64) -> String {
-    let date = (t >= A_DATE).then(|| jiff::Timestamp::from_second(t as i64).ok()).flatten();
+fn format_time(t: f64, first: f64) -> String {
+    let date = (t >= MIN_UNIX_TIME).then(|| jiff::Timestamp::from_second(t as i64).ok()).flatten();
     match date {
         Some(date) => date.to_string(),
         None => format!("+{:<9}", units::duration((t - first).max(0.0))),
