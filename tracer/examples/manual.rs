@@ -182,14 +182,14 @@ mod tests {
 
     /// Pins the pages, so that reviewers see every change.
     #[test]
-    fn pages_are_as_they_were() {
+    fn pages_match_their_snapshots() {
         for command in commands() {
             insta::assert_snapshot!(page_name(&command), text(&command));
         }
     }
 
     #[test]
-    fn every_shell_is_told_every_command_and_flag() {
+    fn every_shell_completes_every_command_and_flag() {
         let hidden = tracer::cli::command();
         let hidden = hidden.get_subcommands().filter(|c| c.is_hide_set()).map(Command::get_name);
         let hidden: Vec<&str> = hidden.collect();

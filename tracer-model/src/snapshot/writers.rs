@@ -345,7 +345,7 @@ mod tests {
     }
 
     #[test]
-    fn a_target_is_nothing_else() {
+    fn a_target_is_unambiguous() {
         let target = |kind| group(kind, "1234", "/c").target();
         assert_eq!(target(GroupKind::Docker).as_deref(), Some("docker/1234"));
         assert_eq!(target(GroupKind::Cgroup).as_deref(), Some("/c"));

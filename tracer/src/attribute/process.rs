@@ -250,7 +250,7 @@ mod tests {
     }
 
     #[test]
-    fn ended_processes_are_forgotten_in_the_end() {
+    fn ended_processes_are_eventually_forgotten() {
         let mut processes = Processes::default();
         for tgid in 0..MAX_ENDED as u32 + 100 {
             processes.mark_ended(&ProcKey { start_ns: 1, tgid, pad: 0 });

@@ -158,7 +158,7 @@ mod tests {
     }
 
     #[test]
-    fn a_container_that_is_gone_is_seen_by_the_overlay_that_the_host_has_mounted() {
+    fn the_view_of_an_exited_container_comes_from_the_hosts_overlay_mount() {
         let mountinfo = "\
 500 1 254:1 / / rw - ext4 /dev/vda1 rw
 501 500 0:69 / /var/lib/docker/overlay2/a1/merged rw - overlay overlay rw,lowerdir=/l,upperdir=/var/lib/docker/overlay2/a1/diff,workdir=/w
@@ -175,7 +175,7 @@ mod tests {
     }
 
     #[test]
-    fn a_chroot_that_is_no_mount_is_cut_off() {
+    fn a_chroot_that_is_not_a_mount_is_stripped() {
         let views = Views::default();
         let path = |host: &str, chroot: Option<&str>| {
             let host = Path::new(host);

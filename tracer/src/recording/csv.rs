@@ -153,7 +153,7 @@ mod tests {
 
     proptest::proptest! {
         #[test]
-        fn whatever_the_file_holds_it_is_read_or_refused(
+        fn any_file_is_read_or_rejected(
             header in "(time_s,total_bytes,used_bytes,avail_bytes)?[ -~]{0,40}",
             body in proptest::collection::vec("[-+0-9.,eEnaifNI\"\t \r\u{0}é]{0,60}", 0..8),
         ) {

@@ -225,7 +225,7 @@ mod tests {
     }
 
     #[test]
-    fn the_oldest_goes_when_the_room_is_used_up() {
+    fn the_oldest_segment_is_deleted_at_the_size_limit() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("rec");
         let mut recorder = Recorder::open(&path, MIN_SIZE).unwrap();
@@ -258,7 +258,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_recording_is_left_alone() {
+    fn other_files_are_left_alone() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("letter");
         fs::write(&path, "Dear Sir").unwrap();

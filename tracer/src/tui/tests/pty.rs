@@ -105,7 +105,7 @@ fn a_terminal_that_does_not_read_blocks_nothing() {
 }
 
 #[test]
-fn one_frame_is_all_that_waits() {
+fn at_most_one_frame_is_queued() {
     let (master, slave) = pty(80, 24);
     let writer = FrameWriter::new(slave).unwrap();
     writer.send(vec![b'x'; 1 << 20]).unwrap();
