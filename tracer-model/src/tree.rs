@@ -8,7 +8,7 @@ use std::collections::HashMap;
 
 /// Most directories kept, some 120 bytes each; beyond that the quietest leaves are evicted.
 pub const MAX_DIRECTORIES: usize = 65_536;
-/// Deepest directory level kept; traffic further down counts for that level.
+/// Deepest directory level kept; traffic below it counts for that level.
 const MAX_DEPTH: usize = 128;
 /// A directory is hot if it has this share of all traffic, not counting hot directories below it.
 const HOT_SHARE: f64 = 0.2;

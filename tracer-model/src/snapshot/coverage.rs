@@ -89,8 +89,8 @@ impl Blind {
 /// Growth that is too large for a filesystem's own housekeeping (journals, chunks, preallocation),
 /// bytes.
 const ENOUGH: u64 = 8 << 20;
-/// Change of used space from which on a volume counts as being written to even if no writes were
-/// traced, bytes.
+/// A volume whose used space changes by at least this many bytes counts as being written to, even
+/// if no writes were traced.
 const MOVED: u64 = 1 << 20;
 
 /// The changes of a volume over some time.
