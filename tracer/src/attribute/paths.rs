@@ -100,8 +100,8 @@ impl Names {
         Some(FsPath { path: PathBuf::from(OsStr::from_bytes(&bytes)), complete })
     }
 
-    /// Marks a file and its known ancestors to be requested again: the eBPF side takes all of their
-    /// names for sent.
+    /// Marks a file and its known ancestors to be requested again: the eBPF side has marked all of
+    /// their names as sent.
     fn mark_incomplete(&mut self, file: &FileKey) {
         let mut key = *file;
         while self.incomplete.len() < MAX_INCOMPLETE && self.incomplete.insert(key) {
@@ -110,7 +110,7 @@ impl Names {
         }
     }
 
-    /// Marks the name of a file as not needed any more; the caller makes the eBPF side send it
+    /// Marks the name of a file as no longer needed; the caller makes the eBPF side send it
     /// again on the next write. [`Self::drop_marked`] drops it.
     pub(crate) fn mark_unneeded(&mut self, file: &FileKey) {
         self.marked.insert(*file);

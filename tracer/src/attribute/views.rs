@@ -22,7 +22,7 @@ struct View {
 }
 
 /// All views that differ from the host's. Keyed by (mount namespace, root directory), so that the
-/// view of a process that has exited can be had from another one of its container.
+/// view of an exited process can come from another process of its container.
 #[derive(Default)]
 pub struct Views {
     known: HashMap<(u32, FileKey), View>,
@@ -30,7 +30,8 @@ pub struct Views {
 
 impl Views {
     /// Reads the mounts of a process, unless its view is known. If the process has exited, its root
-    /// is searched among the overlays that the host has mounted: a container's usually is there.
+    /// is searched among the overlays that the host has mounted; a container's root is usually one
+    /// of them.
     pub(crate) fn read(&mut self, proc: &ProcKey, mnt_ns: u32, root: FileKey) {
         let known = self.known.get(&(mnt_ns, root));
         if known.is_some_and(|view| !view.guessed) {

@@ -43,8 +43,8 @@ impl IntervalCounts {
         self.aggregated
     }
 
-    /// Takes the files that have lost their row since the last call: their names are not needed any
-    /// more.
+    /// Takes the files that have lost their row since the last call: their names are no longer
+    /// needed.
     pub(super) fn take_evicted(&mut self) -> HashSet<FileKey> {
         let mut evicted = std::mem::take(&mut self.evicted);
         if !evicted.is_empty() {

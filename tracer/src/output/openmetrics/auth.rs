@@ -50,7 +50,7 @@ pub struct Auth {
 }
 
 impl Default for Auth {
-    /// Without any requirement.
+    /// No requirements: plain HTTP without authentication.
     fn default() -> Self {
         Self::new(None, BTreeMap::new())
     }

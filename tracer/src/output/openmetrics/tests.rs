@@ -70,7 +70,6 @@ fn hostile_names_stay_inside_their_labels() {
     }
 }
 
-/// No series is there twice.
 #[test]
 fn no_series_is_repeated() {
     let mut snapshot = fixtures::busy();

@@ -220,7 +220,7 @@ fn a_pod_without_a_container_is_the_pod() {
 #[case::nothing("", "/")]
 #[case::damaged("nonsense\n0::\n", "")]
 fn the_most_specific_hierarchy_is_used(#[case] text: &str, #[case] path: &str) {
-    let (found, place) = most_specific(&text.replace("{ID}", ID));
+    let (found, owner) = most_specific(&text.replace("{ID}", ID));
     assert_eq!(found, path.replace("{ID}", ID));
-    assert_eq!(place, classify(&found));
+    assert_eq!(owner, classify(&found));
 }

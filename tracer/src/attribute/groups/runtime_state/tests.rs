@@ -3,7 +3,7 @@ use tracer_host::mounts;
 
 const ID: &str = "3f1c2a9be0d84c7f8a65b1c2d3e4f5061728394a5b6c7d8e9fa0b1c2d3e4f506";
 
-/// A host with one file of state.
+/// The name of the container on a host with one state file.
 fn found(path: &str, content: &str) -> Option<ContainerName> {
     let root = tempfile::tempdir().unwrap();
     let path = root.path().join(path.replace("{ID}", ID));
@@ -81,7 +81,7 @@ fn damaged_state_gives_no_name() {
     assert_eq!(found("etc/hostname", "x"), None);
 }
 
-/// A host with one file of state, and a container that has these mounts.
+/// The name of the container on a host with one state file, if the container has these mounts.
 fn mounted(host: &str, own: &str, path: &str, content: &str) -> Option<ContainerName> {
     let root = tempfile::tempdir().unwrap();
     let fill = |text: &str| text.replace("{ID}", ID);
