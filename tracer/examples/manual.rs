@@ -240,7 +240,7 @@ mod tests {
         assert_eq!(offered(&["filltop", "wat"]), "watch");
         assert_eq!(offered(&["filltop", "watch", "--print"]), "--print-config");
         assert_eq!(offered(&["filltop", "snapshot", "--backend", "k"]), "kprobe");
-        assert_eq!(offered(&["filltop", "hand"]), "");
+        assert_eq!(offered(&["filltop", "helper"]), "");
         for command in commands().iter().skip(1) {
             let all = offered(&["filltop", command.get_name(), "-"]);
             let mut all: Vec<&str> = all.split(' ').collect();

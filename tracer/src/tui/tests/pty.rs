@@ -205,7 +205,7 @@ fn a_resize_repaints() {
     assert!(after.ends_with("\x1b[?1049l"), "{sent:?}");
 }
 
-/// Set in the environment of the process that shall panic.
+/// Set in the environment of the process that is to panic.
 const PANIC: &str = "FILLTOP_TEST_PANIC";
 
 /// Runs the test binary again on a terminal of its own, where it sets raw mode and panics.
