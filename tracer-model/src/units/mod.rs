@@ -301,7 +301,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn columns_hold(bytes in any::<u64>(), shift in 0u32..64, per_s in any::<f64>()) {
+        fn no_value_is_wider_than_its_column(bytes in any::<u64>(), shift in 0u32..64, per_s in any::<f64>()) {
             for units in [Units::Iec, Units::Si] {
                 prop_assert!(units.bytes(bytes >> shift).len() <= BYTES_WIDTH);
                 prop_assert!(units.short(bytes >> shift).len() <= SHORT_WIDTH);

@@ -116,7 +116,7 @@ mod tests {
     }
 
     #[test]
-    fn finds_a_file_in_its_directory_and_by_a_descriptor() {
+    fn a_renamed_file_is_found_in_its_directory_and_through_a_descriptor() {
         let dir = tempfile::tempdir().unwrap();
         let (old, new) = (dir.path().join("foo.tmp"), dir.path().join("foo"));
         let open = fs::File::create(&old).unwrap();
