@@ -8,7 +8,7 @@ use std::collections::HashMap;
 
 /// Most directories kept, some 120 bytes each; beyond that the quietest leaves are evicted.
 pub const MAX_DIRECTORIES: usize = 65_536;
-/// Deepest directory level kept; traffic further down counts for that level.
+/// Deepest directory level kept; traffic below it counts for that level.
 const MAX_DEPTH: usize = 128;
 /// A directory is hot if it has this share of all traffic, not counting hot directories below it.
 const HOT_SHARE: f64 = 0.2;
@@ -279,7 +279,7 @@ mod tests {
     }
 
     #[test]
-    fn of_many_leaves_their_parent_is_hot() {
+    fn the_parent_of_many_leaves_is_hot() {
         let mut tree = Tree::default();
         for n in 0..10_000 {
             tree.add(format!("/srv/store/bucket/{}/{n}", n % 100).as_bytes(), &inflow(100));
@@ -299,7 +299,7 @@ mod tests {
     }
 
     #[test]
-    fn the_root_is_hot_only_by_its_own_files() {
+    fn the_root_is_hot_only_because_of_its_own_files() {
         let mut tree = Tree::default();
         for n in 0..8 {
             tree.add(format!("/{n}/x").as_bytes(), &inflow(100 + n));
@@ -319,7 +319,7 @@ mod tests {
     }
 
     #[test]
-    fn memory_is_bounded_whatever_comes() {
+    fn memory_is_bounded_for_any_input() {
         let mut tree = Tree::with_limit(1_000);
         for n in 0..50_000u32 {
             tree.add(format!("/s/{:03}/{:06}", n % 100, n).as_bytes(), &inflow(10));
@@ -331,7 +331,7 @@ mod tests {
     }
 
     #[test]
-    fn too_deep_counts_for_the_level_above() {
+    fn traffic_below_the_maximum_depth_counts_for_the_deepest_level() {
         let mut tree = Tree::default();
         let path = "/d".repeat(3_000);
         tree.add(path.as_bytes(), &inflow(7));

@@ -48,8 +48,8 @@ fn main() {
         let rows = colocated::find(&open, &volumes, &lookup, &mut groups);
         let all = start.elapsed().as_millis();
         println!(
-            "{} processes, {} descriptors kept: by /proc {by_proc} ms; by iterator {iterated}, with \
-             paths {walked}, with held ({}) and residents ({}) {all} ms",
+            "{} processes, {} descriptors kept: /proc {by_proc} ms; iterator {iterated} ms, with \
+             paths {walked} ms, with held ({}) and residents ({}) {all} ms",
             open.processes,
             open.descriptors,
             held.files.len(),

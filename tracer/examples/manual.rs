@@ -182,14 +182,14 @@ mod tests {
 
     /// Pins the pages, so that reviewers see every change.
     #[test]
-    fn pages_are_as_they_were() {
+    fn pages_match_their_snapshots() {
         for command in commands() {
             insta::assert_snapshot!(page_name(&command), text(&command));
         }
     }
 
     #[test]
-    fn every_shell_is_told_every_command_and_flag() {
+    fn every_shell_completes_every_command_and_flag() {
         let hidden = tracer::cli::command();
         let hidden = hidden.get_subcommands().filter(|c| c.is_hide_set()).map(Command::get_name);
         let hidden: Vec<&str> = hidden.collect();
@@ -240,7 +240,7 @@ mod tests {
         assert_eq!(offered(&["filltop", "wat"]), "watch");
         assert_eq!(offered(&["filltop", "watch", "--print"]), "--print-config");
         assert_eq!(offered(&["filltop", "snapshot", "--backend", "k"]), "kprobe");
-        assert_eq!(offered(&["filltop", "hand"]), "");
+        assert_eq!(offered(&["filltop", "helper"]), "");
         for command in commands().iter().skip(1) {
             let all = offered(&["filltop", command.get_name(), "-"]);
             let mut all: Vec<&str> = all.split(' ').collect();

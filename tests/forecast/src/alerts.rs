@@ -12,13 +12,14 @@ use crate::score::{HORIZON, mean};
 use crate::trace::{Row, Trace};
 
 const HOUR: f64 = 3600.0;
-/// An alert is false if the volume does not fill within this time, in seconds, ...
+/// An alert is false if the volume does not fill within this time, seconds, unless it was nearly
+/// full.
 const PROMISE: f64 = 24.0 * HOUR;
-/// ... unless less than this share was left, which justifies an alert by itself.
+/// A volume with less than this share left is nearly full, which justifies an alert by itself.
 const NEARLY: f64 = 0.05;
 
-/// The result of a row: how many alerts began (or got worse), and whether any is active.
-pub struct Said {
+/// The result of a row: the number of alerts that began or got worse, and whether any is active.
+pub struct Alerts {
     began: usize,
     on: bool,
 }
@@ -26,7 +27,7 @@ pub struct Said {
 /// A set of rules that is given one row after another.
 pub trait Rules {
     /// Evaluates the rules after this row.
-    fn see(&mut self, row: &Row) -> Said;
+    fn push(&mut self, row: &Row) -> Alerts;
 }
 
 /// filltop's built-in rules, as `filltop watch` runs them without a configuration.
@@ -44,7 +45,7 @@ impl Default for Filltop {
 }
 
 impl Rules for Filltop {
-    fn see(&mut self, row: &Row) -> Said {
+    fn push(&mut self, row: &Row) -> Alerts {
         let (at, snapshot) = self.replay.push(&Sample {
             time_s: row.time,
             total: row.total,
@@ -65,13 +66,13 @@ impl Rules for Filltop {
                 _ => {}
             }
         }
-        Said { began, on: !self.on.is_empty() }
+        Alerts { began, on: !self.on.is_empty() }
     }
 }
 
 /// A condition that must hold for some time before it fires, and must be gone for some time before
 /// it resolves.
-struct Held {
+struct Pending {
     pending: f64,
     lasts: f64,
     since: Option<f64>,
@@ -79,13 +80,13 @@ struct Held {
     on: bool,
 }
 
-impl Held {
+impl Pending {
     const fn new(pending: f64, lasts: f64) -> Self {
         Self { pending, lasts, since: None, until: None, on: false }
     }
 
     /// Returns whether it began to fire with this row.
-    fn see(&mut self, time: f64, holds: bool) -> bool {
+    fn push(&mut self, time: f64, holds: bool) -> bool {
         let was = self.on;
         if holds {
             self.until = None;
@@ -105,19 +106,19 @@ impl Held {
 /// left, for half an hour), with its default thresholds.
 pub struct NodeMixin {
     line: Line,
-    rules: [Held; 4],
+    rules: [Pending; 4],
 }
 
 impl Default for NodeMixin {
     fn default() -> Self {
-        let rules = [HOUR, HOUR, 0.5 * HOUR, 0.5 * HOUR].map(|pending| Held::new(pending, 0.0));
+        let rules = [HOUR, HOUR, 0.5 * HOUR, 0.5 * HOUR].map(|pending| Pending::new(pending, 0.0));
         Self { line: Line::new(6.0 * HOUR), rules }
     }
 }
 
 impl Rules for NodeMixin {
-    fn see(&mut self, row: &Row) -> Said {
-        let eta = self.line.see(row).map_or(f64::INFINITY, |said| said.eta);
+    fn push(&mut self, row: &Row) -> Alerts {
+        let eta = self.line.push(row).map_or(f64::INFINITY, |estimate| estimate.eta);
         let left = row.avail as f64 / row.total as f64;
         let holds = [
             eta < 24.0 * HOUR && left < 0.4,
@@ -129,8 +130,8 @@ impl Rules for NodeMixin {
             .rules
             .iter_mut()
             .zip(holds)
-            .filter_map(|(rule, holds)| rule.see(row.time, holds).then_some(()));
-        Said { began: began.count(), on: self.rules.iter().any(|rule| rule.on) }
+            .filter_map(|(rule, holds)| rule.push(row.time, holds).then_some(()));
+        Alerts { began: began.count(), on: self.rules.iter().any(|rule| rule.on) }
     }
 }
 
@@ -140,25 +141,25 @@ impl Rules for NodeMixin {
 /// last hour's rate; ended after a quarter of an hour), as in health.d/disks.conf.
 pub struct Netdata {
     rate: Rate,
-    usage: [Held; 2],
-    time: [Held; 2],
+    usage: [Pending; 2],
+    time: [Pending; 2],
 }
 
 impl Default for Netdata {
     fn default() -> Self {
         Self {
             rate: Rate::new(HOUR, true),
-            usage: [60.0, 60.0].map(|pending| Held::new(pending, 900.0)),
-            time: [0.0, 0.0].map(|pending| Held::new(pending, 900.0)),
+            usage: [60.0, 60.0].map(|pending| Pending::new(pending, 900.0)),
+            time: [0.0, 0.0].map(|pending| Pending::new(pending, 900.0)),
         }
     }
 }
 
 impl Rules for Netdata {
-    fn see(&mut self, row: &Row) -> Said {
+    fn push(&mut self, row: &Row) -> Alerts {
         let used = 100.0 * row.used as f64 / (row.used + row.avail).max(1) as f64;
         let little = row.avail < 5 << 30;
-        let hours = self.rate.see(row).map_or(f64::INFINITY, |said| said.eta / HOUR);
+        let hours = self.rate.push(row).map_or(f64::INFINITY, |estimate| estimate.eta / HOUR);
         let [usage_warns, usage_critical] = [self.usage[0].on, self.usage[1].on];
         let [time_warns, time_critical] = [self.time[0].on, self.time[1].on];
         let usage = [
@@ -173,16 +174,16 @@ impl Rules for Netdata {
         for (rules, holds) in [(&mut self.usage, usage), (&mut self.time, time)] {
             let before = level(rules);
             for (rule, holds) in rules.iter_mut().zip(holds) {
-                rule.see(row.time, holds);
+                rule.push(row.time, holds);
             }
             // An alert that gets worse is reported again; both in one row count as one message.
             began += usize::from(level(rules) > before);
         }
-        Said { began, on: level(&self.usage) > 0 || level(&self.time) > 0 }
+        Alerts { began, on: level(&self.usage) > 0 || level(&self.time) > 0 }
     }
 }
 
-fn level(rules: &[Held; 2]) -> u8 {
+fn level(rules: &[Pending; 2]) -> u8 {
     if rules[1].on { 2 } else { u8::from(rules[0].on) }
 }
 
@@ -208,32 +209,32 @@ struct Score {
 impl Score {
     fn add(&mut self, trace: &Trace, rules: &mut dyn Rules) {
         self.traces += 1;
-        let said: Vec<Said> = trace.rows.iter().map(|row| rules.see(row)).collect();
+        let results: Vec<Alerts> = trace.rows.iter().map(|row| rules.push(row)).collect();
         let mut is_wrong = false;
         for (i, row) in trace.rows.iter().enumerate() {
-            self.began += said[i].began;
+            self.began += results[i].began;
             let nearly = (row.avail as f64) < NEARLY * row.total as f64;
             let due = trace.remaining(row.truth) <= PROMISE || row.truth < trace.spared;
-            if said[i].began > 0 && !nearly && !due {
-                self.wrong += said[i].began;
+            if results[i].began > 0 && !nearly && !due {
+                self.wrong += results[i].began;
                 is_wrong = true;
             }
-            is_wrong &= said[i].on && !nearly && !due;
+            is_wrong &= results[i].on && !nearly && !due;
             if is_wrong {
                 let next = trace.rows.get(i + 1).map_or(row.truth, |next| next.truth);
                 self.wrong_minutes += (next - row.truth).min(600.0) / 60.0;
             }
-            let was = i > 0 && trace.rows[i - 1].avail == 0 && said[i - 1].on;
-            self.cleared += usize::from(was && row.avail == 0 && !said[i].on);
+            let was = i > 0 && trace.rows[i - 1].avail == 0 && results[i - 1].on;
+            self.cleared += usize::from(was && row.avail == 0 && !results[i].on);
         }
         for fill in &trace.fills {
             let from = fill.onset.max(fill.full - HORIZON);
             let (mut on, mut first) = (f64::NAN, f64::NAN);
-            for (row, said) in trace.rows.iter().zip(&said) {
+            for (row, result) in trace.rows.iter().zip(&results) {
                 if row.truth < from || row.truth >= fill.full {
                     continue;
                 }
-                if !said.on {
+                if !result.on {
                     on = f64::NAN;
                 } else if on.is_nan() {
                     on = row.truth;
@@ -286,26 +287,26 @@ impl Score {
     }
 }
 
-const INTRO: &str = "# What the alerts are worth
+const INTRO: &str = "# Scores of the alerts
 
-Made by `cargo run --release -p forecast-score -- --alerts > docs/alert-scores.md`; do not edit. The traces are
-those of [forecast-scores.md](forecast-scores.md), seeds that nothing was tuned on. Each set of rules sees the
-same rows; what counts here is what somebody is told, not what is estimated.
+Generated by `cargo run --release -p forecast-score -- --alerts > docs/alert-scores.md`; do not edit. The traces are
+those of [forecast-scores.md](forecast-scores.md), with seeds that were not used for tuning. Each set of rules is
+given the same rows. The scores are about the notifications that users get, not about the estimates behind them.
 
-- **alerts**: messages that something began or got worse, for one trace. Reminders are left out. A fill needs one
+- **alerts**: notifications that an alert began or got worse, per trace. Reminders are not counted. A fill needs one
   (`time-to-full`), and gets up to three: warning, critical, full.
 - **lead**: share of the attainable warning time (from the start of the writing that fills the volume, at most 4 h) in
-  which some alert was on, without a break, up to full; mean over fills.
-- **silent**: share of fills before which no alert was on.
-- **delay**: median seconds from the start of the writing to the first alert, of fills that take under an hour and
-  of which something was said; in brackets how many those are. What was on already counts as at once.
-- **false**: alerts for one trace after which the volume was not full within 24 h, while more than 5 % were left;
-  **minutes**: how long those were on.
+  which some alert was active, without a break, up to full; mean over fills.
+- **silent**: share of fills before which no alert was active.
+- **delay**: median seconds from the start of the writing to the first alert, over the fills that take under an hour
+  and had an alert; in brackets the number of these fills. An alert that was already active counts as immediate.
+- **false**: alerts per trace after which the volume was not full within 24 h, while more than 5 % was left;
+  **minutes**: how long these alerts were active.
 - **cleared**: how often the alerts ended while the volume was full.
 
 filltop: without a configuration. node-mixin: `NodeFilesystemSpaceFillingUp` and `NodeFilesystemAlmostOutOfSpace`,
 warning and critical, default thresholds. Netdata: `disk_space_usage` and `out_of_disk_space_time` of
-health.d/disks.conf (its stock configuration sends the latter to nobody); delays with their first value.
+health.d/disks.conf (its stock configuration does not send the latter to anyone); delays with their initial values.
 
 ";
 
@@ -343,7 +344,7 @@ pub fn print(shapes: &[(&str, Vec<Trace>)]) {
     }
     let [filltop, ..] = &totals;
     println!(
-        "\nOf these {} traces {} fills; **filltop** shape by shape:\n",
+        "\nThe {} traces contain {} fills. **filltop**, shape by shape:\n",
         filltop.traces,
         filltop.lead.len()
     );

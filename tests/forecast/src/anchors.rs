@@ -1,5 +1,4 @@
-//! The formulas in use today, as their documentation gives them, behind the same interface as
-//! filltop's.
+//! The formulas in use today, as documented, with the same interface as filltop's forecaster.
 
 use std::collections::VecDeque;
 
@@ -24,8 +23,8 @@ impl Estimate {
 
 /// A forecasting method that is given one row after another.
 pub trait Method {
-    /// Its estimate after this row.
-    fn see(&mut self, row: &Row) -> Option<Estimate>;
+    /// Adds a row, and returns the estimate after it.
+    fn push(&mut self, row: &Row) -> Option<Estimate>;
 }
 
 /// filltop's own forecaster.
@@ -38,7 +37,7 @@ impl Default for Filltop {
 }
 
 impl Method for Filltop {
-    fn see(&mut self, row: &Row) -> Option<Estimate> {
+    fn push(&mut self, row: &Row) -> Option<Estimate> {
         self.0.push(&Sample {
             time_s: row.time,
             total: row.total,
@@ -89,7 +88,7 @@ impl Rate {
 }
 
 impl Method for Rate {
-    fn see(&mut self, row: &Row) -> Option<Estimate> {
+    fn push(&mut self, row: &Row) -> Option<Estimate> {
         self.window.add(row);
         if row.avail == 0 && self.silent_when_full {
             return None;
@@ -108,7 +107,7 @@ pub struct Ewma {
 }
 
 impl Method for Ewma {
-    fn see(&mut self, row: &Row) -> Option<Estimate> {
+    fn push(&mut self, row: &Row) -> Option<Estimate> {
         if let Some(last) = self.last.replace(*row) {
             let dt = row.time - last.time;
             if dt > 0.0 {
@@ -161,22 +160,22 @@ impl Default for NodeMixin {
 }
 
 impl Method for NodeMixin {
-    fn see(&mut self, row: &Row) -> Option<Estimate> {
+    fn push(&mut self, row: &Row) -> Option<Estimate> {
         let (share, pending) = self.line.gate?;
-        let said = self.line.see(row);
-        let holds = said.is_some_and(|e| e.eta < 4.0 * 3600.0)
+        let estimate = self.line.push(row);
+        let holds = estimate.is_some_and(|e| e.eta < 4.0 * 3600.0)
             && (row.avail as f64) < share * row.total as f64;
         if !holds {
             self.since = None;
             return None;
         }
         let since = *self.since.get_or_insert(row.time);
-        if row.time - since >= pending { said } else { None }
+        if row.time - since >= pending { estimate } else { None }
     }
 }
 
 impl Method for Line {
-    fn see(&mut self, row: &Row) -> Option<Estimate> {
+    fn push(&mut self, row: &Row) -> Option<Estimate> {
         let back = self.window.rows.back().is_some_and(|b| row.time <= b.time);
         if self.origin.is_nan() || back {
             self.origin = row.time;
@@ -203,7 +202,7 @@ impl Method for Line {
     }
 }
 
-/// Every method of the table, newly made.
+/// Creates every method of the table.
 pub fn all() -> Vec<(&'static str, Box<dyn Method>)> {
     vec![
         ("filltop", Box::new(Filltop::default())),

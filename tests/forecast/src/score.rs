@@ -14,7 +14,8 @@ pub const CAP: f64 = 6.0;
 /// Sums over traces.
 #[derive(Clone, Debug, Default)]
 pub struct Score {
-    /// Per fill: share of the attainable time in which the alarm was on without a break up to full.
+    /// Per fill: share of the attainable time in which the alarm was active, without a break, up to
+    /// full.
     pub lead: Vec<f64>,
     /// Per fill: share of the attainable time in which the estimate was within a factor of 2.
     pub kept: Vec<f64>,
@@ -36,8 +37,8 @@ pub struct Score {
     pub coverage: Vec<f64>,
 }
 
-fn octaves(said: Option<Estimate>, truth: f64) -> f64 {
-    match said {
+fn octaves(estimate: Option<Estimate>, truth: f64) -> f64 {
+    match estimate {
         Some(e) if e.eta > 0.0 && truth > 0.0 => (e.eta / truth).log2().abs().min(CAP),
         _ => CAP,
     }
@@ -60,11 +61,11 @@ pub fn median(values: &mut [(f64, f64)]) -> f64 {
 impl Score {
     /// Runs a method over a trace and adds its score.
     pub fn add(&mut self, trace: &Trace, method: &mut dyn Method) {
-        let said: Vec<Option<Estimate>> = trace.rows.iter().map(|r| method.see(r)).collect();
+        let estimates: Vec<Option<Estimate>> = trace.rows.iter().map(|r| method.push(r)).collect();
         let mut state = [false; 3];
         for (i, row) in trace.rows.iter().enumerate() {
             let width = trace.rows.get(i + 1).map_or(0.0, |n| n.truth - row.truth);
-            let eta = said[i].map(|e| e.eta);
+            let eta = estimates[i].map(|e| e.eta);
             let now = [HORIZON, 1800.0, f64::INFINITY].map(|h| eta.is_some_and(|e| e < h));
             for k in 0..3 {
                 self.flips[k] += usize::from(now[k] != state[k]);
@@ -85,11 +86,11 @@ impl Score {
             }
         }
         for fill in &trace.fills {
-            self.fill(trace, &said, fill.onset, fill.full);
+            self.fill(trace, &estimates, fill.onset, fill.full);
         }
     }
 
-    fn fill(&mut self, trace: &Trace, said: &[Option<Estimate>], onset: f64, full: f64) {
+    fn fill(&mut self, trace: &Trace, estimates: &[Option<Estimate>], onset: f64, full: f64) {
         let from = onset.max(full - HORIZON);
         let (mut on, mut all, mut good, mut good_all) = (f64::NAN, 0.0, 0.0, 0.0);
         let mut last: [Vec<(f64, f64)>; 3] = Default::default();
@@ -100,7 +101,7 @@ impl Score {
             }
             let width = trace.rows.get(i + 1).map_or(0.0, |n| n.truth - row.truth);
             let left = full - row.truth;
-            let off = octaves(said[i], left);
+            let off = octaves(estimates[i], left);
             all += width;
             good_all += if off <= 1.0 { width } else { 0.0 };
             for (k, span) in [3600.0, 600.0, 60.0].into_iter().enumerate() {
@@ -108,13 +109,13 @@ impl Score {
                     last[k].push((off, width));
                 }
             }
-            if let Some((lo, hi)) = said[i].and_then(|e| e.interval) {
+            if let Some((lo, hi)) = estimates[i].and_then(|e| e.interval) {
                 inside[1] += width;
                 inside[0] += if lo <= left && left <= hi { width } else { 0.0 };
             }
             if row.truth >= from {
                 good += if off <= 1.0 { width } else { 0.0 };
-                if said[i].is_some_and(|e| e.eta < HORIZON) {
+                if estimates[i].is_some_and(|e| e.eta < HORIZON) {
                     if on.is_nan() {
                         on = row.truth;
                     }

@@ -52,12 +52,12 @@ pub fn generate(shape: &str, seed: u64) -> Trace {
     match shape {
         "leak-slow" => {
             s.dt = s.rng.pick(SLOW);
-            let rate = s.room() / s.rng.scale(8.0 * HOUR, 6.0 * DAY);
+            let rate = s.free() / s.rng.scale(8.0 * HOUR, 6.0 * DAY);
             s.noise = rate * s.dt * s.rng.pick(&[0.0, 0.5, 3.0]);
             s.until_full(9.0 * DAY, |_, _| rate);
         }
         "leak-fast" => {
-            let rate = s.room() / s.rng.scale(300.0, 3.0 * HOUR);
+            let rate = s.free() / s.rng.scale(300.0, 3.0 * HOUR);
             s.noise = rate * s.dt * s.rng.pick(&[0.0, 0.3, 1.0]);
             s.until_full(DAY, |_, r| rate * r.range(0.5, 1.5));
         }
@@ -69,10 +69,10 @@ pub fn generate(shape: &str, seed: u64) -> Trace {
                 s.rng.scale(4.0 * HOUR, 30.0 * HOUR)
             };
             s.noise = s.total * s.rng.pick(&[0.0, 1e-6, 1e-5]);
-            let drift = s.room() / s.rng.scale(20.0 * DAY, 200.0 * DAY);
+            let drift = s.free() / s.rng.scale(20.0 * DAY, 200.0 * DAY);
             s.run(quiet, drift);
             s.onset = s.truth;
-            let rate = s.room() / (s.dt * s.rng.scale(25.0, 900.0));
+            let rate = s.free() / (s.dt * s.rng.scale(25.0, 900.0));
             let rough = s.rng.pick(&[0.05, 0.3, 0.8]);
             s.until_full(DAY, |_, r| rate * r.range(1.0 - rough, 1.0 + rough));
         }
@@ -80,7 +80,7 @@ pub fn generate(shape: &str, seed: u64) -> Trace {
             s.dt = s.rng.pick(&[0.5, 1.0]);
             s.run(s.dt * 30.0, 0.0);
             s.onset = s.truth;
-            let rate = s.room() / (s.dt * s.rng.range(10.0, 40.0));
+            let rate = s.free() / (s.dt * s.rng.range(10.0, 40.0));
             s.until_full(DAY, |_, r| rate * r.range(0.7, 1.3));
         }
         "accelerating" => {
@@ -94,7 +94,7 @@ pub fn generate(shape: &str, seed: u64) -> Trace {
                 s.dt = s.rng.pick(SLOW);
             }
             let power = s.rng.range(1.0, 3.0);
-            let scale = s.room() * (power + 1.0) / length;
+            let scale = s.free() * (power + 1.0) / length;
             s.until_full(3.0 * length, |t, r| scale * (t / length).powf(power) * r.range(0.6, 1.4));
         }
         "bursts" => {
@@ -102,7 +102,7 @@ pub fn generate(shape: &str, seed: u64) -> Trace {
             s.dt = if length > 8.0 * HOUR { 30.0 } else { 5.0 };
             let on = length / s.rng.range(100.0, 300.0);
             let off = on * s.rng.range(1.0, 8.0);
-            let rate = s.room() / length * (on + off) / on;
+            let rate = s.free() / length * (on + off) / on;
             s.onset = 2.0 * (on + off);
             while !s.full && s.truth < 4.0 * length {
                 let (a, b, c) = (s.rng.exp(), s.rng.exp(), s.rng.range(0.4, 1.6));
@@ -114,7 +114,7 @@ pub fn generate(shape: &str, seed: u64) -> Trace {
             s.dt = s.rng.pick(&[0.5, 1.0, 2.0]);
             let period = s.dt * s.rng.range(20.0, 80.0);
             let duty = s.rng.range(0.1, 0.5);
-            let rate = s.room() / (period * s.rng.scale(12.0, 120.0)) / duty;
+            let rate = s.free() / (period * s.rng.scale(12.0, 120.0)) / duty;
             s.onset = period;
             let phase = s.rng.range(0.0, period);
             s.until_full(DAY, |t, r| {
@@ -125,7 +125,7 @@ pub fn generate(shape: &str, seed: u64) -> Trace {
             s.dt = s.rng.pick(&[10.0, 30.0, 60.0]);
             let period = s.rng.pick(&[HOUR, HOUR, 2.0 * HOUR, 6.0 * HOUR]);
             let takes = s.rng.range(120.0, 900.0);
-            let bytes = s.room() / s.rng.range(12.0, 60.0);
+            let bytes = s.free() / s.rng.range(12.0, 60.0);
             s.onset = period * 2.0;
             let phase = s.rng.range(0.0, period);
             s.until_full(20.0 * DAY, |t, r| {
@@ -135,8 +135,8 @@ pub fn generate(shape: &str, seed: u64) -> Trace {
         "sawtooth" => {
             let period = s.dt * s.rng.range(30.0, 150.0);
             let n = s.rng.scale(8.0, 60.0);
-            let amp = s.room() * s.rng.range(0.08, 0.3);
-            let net = (s.room() - amp) / n;
+            let amp = s.free() * s.rng.range(0.08, 0.3);
+            let net = (s.free() - amp) / n;
             s.onset = 2.0 * period;
             while !s.full && s.truth < 4.0 * n * period {
                 let p = period * s.rng.range(0.8, 1.2);
@@ -148,7 +148,7 @@ pub fn generate(shape: &str, seed: u64) -> Trace {
         "daily-load" => {
             s.dt = 60.0;
             let days = s.rng.range(2.5, 8.0);
-            let rate = s.room() / (days * DAY);
+            let rate = s.free() / (days * DAY);
             s.onset = DAY;
             let night = s.rng.range(0.0, 0.4);
             s.until_full(20.0 * DAY, |t, r| {
@@ -160,16 +160,16 @@ pub fn generate(shape: &str, seed: u64) -> Trace {
             let span = s.dt * s.rng.range(30.0, 200.0);
             s.run(span, 0.0);
             s.onset = s.truth;
-            let rate = s.room() / (s.dt * s.rng.scale(60.0, 600.0));
+            let rate = s.free() / (s.dt * s.rng.scale(60.0, 600.0));
             for again in 0..s.rng.pick(&[2, 3, 4]) {
                 s.until_full(DAY, |_, r| rate * r.range(0.6, 1.4));
                 if again > 0 && s.rng.chance(0.3) {
                     break;
                 }
                 let pause = s.rng.pick(&[5, 20, 60]);
-                s.rest(pause);
+                s.idle(pause);
                 s.used -= rate * s.dt * s.rng.range(8.0, 80.0);
-                s.look();
+                s.sample();
                 s.onset = s.truth;
             }
             s.until_full(DAY, |_, r| rate * r.range(0.6, 1.4));
@@ -177,7 +177,7 @@ pub fn generate(shape: &str, seed: u64) -> Trace {
         "enlarged" => {
             s.dt = s.rng.pick(SLOW);
             let length = s.rng.scale(4.0 * HOUR, 2.0 * DAY);
-            let rate = s.room() / length;
+            let rate = s.free() / length;
             s.noise = rate * s.dt * 0.5;
             let span = length * s.rng.range(0.5, 0.95);
             s.run(span, rate);
@@ -189,7 +189,7 @@ pub fn generate(shape: &str, seed: u64) -> Trace {
         "remounted" => {
             s.dt = s.rng.pick(SLOW);
             let length = s.rng.scale(3.0 * HOUR, DAY);
-            let rate = s.room() / length;
+            let rate = s.free() / length;
             let span = length * s.rng.range(0.3, 0.8);
             s.run(span, rate);
             s.total *= s.rng.range(0.5, 3.0);
@@ -204,7 +204,7 @@ pub fn generate(shape: &str, seed: u64) -> Trace {
             s.dt = s.rng.pick(&[1.0, 5.0, 10.0]);
             // Space is charged at commits; how much depends on how well the day's data compresses.
             let commit = s.rng.pick(&[5.0f64, 30.0, 60.0]).max(2.0 * s.dt);
-            let rate = s.room() / (commit * s.rng.scale(30.0, 400.0));
+            let rate = s.free() / (commit * s.rng.scale(30.0, 400.0));
             let mut due = commit;
             let mut ratio = 1.0;
             s.until_full(3.0 * DAY, |t, r| {
@@ -219,7 +219,7 @@ pub fn generate(shape: &str, seed: u64) -> Trace {
         "restart-gap" => {
             s.dt = s.rng.pick(&[1.0, 5.0, 10.0, 30.0]);
             let length = s.dt * s.rng.scale(600.0, 6000.0);
-            let rate = s.room() / length;
+            let rate = s.free() / length;
             s.noise = rate * s.dt * 0.5;
             let span = length * s.rng.range(0.1, 0.3);
             s.run(span, rate);
@@ -229,7 +229,7 @@ pub fn generate(shape: &str, seed: u64) -> Trace {
         }
         "clock-step" => {
             let length = s.dt * s.rng.scale(300.0, 3000.0);
-            let rate = s.room() / length;
+            let rate = s.free() / length;
             s.clock += 5.0 * length;
             let span = length * s.rng.range(0.1, 0.5);
             s.run(span, rate);
@@ -238,11 +238,11 @@ pub fn generate(shape: &str, seed: u64) -> Trace {
         }
         "suspended" => {
             let length = s.dt * s.rng.scale(300.0, 3000.0);
-            let rate = s.room() / length;
+            let rate = s.free() / length;
             let span = length * s.rng.range(0.1, 0.5);
             s.run(span, rate);
-            let nap = s.rng.scale(HOUR, 12.0 * HOUR);
-            s.unseen(nap, 0.0);
+            let pause = s.rng.scale(HOUR, 12.0 * HOUR);
+            s.unseen(pause, 0.0);
             s.spared = s.truth;
             s.onset = s.truth;
             s.until_full(9.0 * DAY, |_, r| rate * r.range(0.5, 1.5));
@@ -250,19 +250,19 @@ pub fn generate(shape: &str, seed: u64) -> Trace {
         "many-writers" => {
             s.dt = s.rng.pick(&[5.0, 10.0, 30.0, 60.0]);
             let length = s.dt * s.rng.scale(1500.0, 8000.0);
-            let rate = s.room() / length;
+            let rate = s.free() / length;
             s.noise = rate * s.dt * s.rng.scale(5.0, 60.0);
             s.until_full(30.0 * DAY, |_, r| rate * r.normal().mul_add(3.0, 1.0));
         }
         "leak-then-runaway" => {
             s.dt = s.rng.pick(&[1.0, 5.0, 10.0]);
             let length = s.dt * s.rng.scale(3000.0, 20000.0);
-            let rate = s.room() / length;
+            let rate = s.free() / length;
             s.noise = rate * s.dt;
             let span = length * s.rng.range(0.1, 0.5);
             s.run(span, rate);
             s.onset = s.truth;
-            let fast = s.room() / (s.dt * s.rng.scale(40.0, 600.0));
+            let fast = s.free() / (s.dt * s.rng.scale(40.0, 600.0));
             s.until_full(DAY, |_, r| fast * r.range(0.5, 1.5));
         }
         "lsm-small" => {
@@ -274,7 +274,7 @@ pub fn generate(shape: &str, seed: u64) -> Trace {
             s.run(span, 0.0);
             s.onset = s.truth;
             let flush = s.rng.pick(&[4e6, 8e6, 16e6, 64e6]);
-            let every = s.room() / flush;
+            let every = s.free() / flush;
             let seconds = s.rng.range(40.0, 300.0) / every * 0.6;
             let mut debt = 0.0;
             let growth = s.rng.range(0.2, 0.8);
@@ -303,7 +303,7 @@ pub fn generate(shape: &str, seed: u64) -> Trace {
             s.onset = s.truth;
             let segment = 16.0 * 1048576.0;
             let length = s.rng.range(40.0, 400.0);
-            let rate = s.room() / length;
+            let rate = s.free() / length;
             let recycled = s.rng.chance(0.5);
             let mut wal = 0.0;
             let mut seen = 0.0;
@@ -323,7 +323,7 @@ pub fn generate(shape: &str, seed: u64) -> Trace {
         "log-rotation" => {
             s.dt = s.rng.pick(SLOW);
             let period = s.rng.pick(&[HOUR, 6.0 * HOUR, DAY]);
-            let amp = s.room() * s.rng.range(0.1, 0.6);
+            let amp = s.free() * s.rng.range(0.1, 0.6);
             let noise = s.rng.range(0.1, 0.8);
             let phase = s.rng.range(0.2, 1.0);
             s.run(period * phase, amp / period);
@@ -355,16 +355,16 @@ pub fn generate(shape: &str, seed: u64) -> Trace {
         "one-off-copy" => {
             let history = s.dt * s.rng.scale(60.0, 3000.0);
             s.noise = s.total * s.rng.pick(&[0.0, 1e-6]);
-            s.run(history, s.room() / (60.0 * DAY));
-            let part = s.room() * s.rng.range(0.05, 0.6);
+            s.run(history, s.free() / (60.0 * DAY));
+            let part = s.free() * s.rng.range(0.05, 0.6);
             let takes = s.dt * s.rng.scale(20.0, 1200.0);
             s.run(takes, part / takes);
             let after = (takes * 4.0 + 600.0).max(history);
-            s.run(after, s.room() / (60.0 * DAY));
+            s.run(after, s.free() / (60.0 * DAY));
         }
         "temp-files" => {
             s.dt = s.rng.pick(&[1.0, 5.0, 30.0]);
-            let amp = s.room() * s.rng.range(0.2, 0.7);
+            let amp = s.free() * s.rng.range(0.2, 0.7);
             let up = s.dt * s.rng.scale(20.0, 300.0);
             for _ in 0..10 {
                 let part = s.rng.range(0.7, 1.0);
@@ -378,14 +378,14 @@ pub fn generate(shape: &str, seed: u64) -> Trace {
         "idle-nearly-full" => {
             s.dt = s.rng.pick(&[1.0, 10.0, 60.0]);
             s.used = (s.total - s.reserve) * s.rng.range(0.95, 0.998);
-            s.noise = s.room() * s.rng.pick(&[0.0, 1e-4, 3e-3]);
+            s.noise = s.free() * s.rng.pick(&[0.0, 1e-4, 3e-3]);
             for _ in 0..5000 {
                 s.step(0.0);
             }
         }
         "noise-at-rest" => {
             s.dt = s.rng.pick(&[1.0, 10.0, 60.0]);
-            s.noise = s.room() * s.rng.scale(1e-4, 8e-3);
+            s.noise = s.free() * s.rng.scale(1e-4, 8e-3);
             for _ in 0..6000 {
                 s.step(0.0);
             }
@@ -393,7 +393,7 @@ pub fn generate(shape: &str, seed: u64) -> Trace {
         "bursts-cleaned" => {
             s.dt = s.rng.pick(&[5.0, 30.0]);
             let floor = s.used;
-            let amp = s.room() * s.rng.range(0.1, 0.4);
+            let amp = s.free() * s.rng.range(0.1, 0.4);
             let every = s.dt * s.rng.scale(40.0, 400.0);
             for _ in 0..20 {
                 let (a, b) = (s.rng.range(0.3, 1.0), s.rng.range(0.3, 2.0));

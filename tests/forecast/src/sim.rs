@@ -85,7 +85,7 @@ impl Sim {
             spared: 0.0,
         }
     }
-    pub(crate) fn room(&self) -> f64 {
+    pub(crate) fn free(&self) -> f64 {
         (self.total - self.reserve - self.used - self.wobble).max(0.0)
     }
     /// Lets `seconds` pass without a sample.
@@ -103,10 +103,10 @@ impl Sim {
             self.used += rate * dt;
         }
         self.wobble += self.noise * self.rng.normal() * (dt / self.dt).sqrt() - 0.05 * self.wobble;
-        self.look();
+        self.sample();
         dt
     }
-    pub(crate) fn look(&mut self) {
+    pub(crate) fn sample(&mut self) {
         let limit = self.total - self.reserve;
         let shown = (((self.used + self.wobble).clamp(0.0, limit)) / 4096.0).floor() * 4096.0;
         if self.used > limit {
@@ -140,7 +140,7 @@ impl Sim {
             self.step(r);
         }
     }
-    pub(crate) fn rest(&mut self, rows: usize) {
+    pub(crate) fn idle(&mut self, rows: usize) {
         self.noise = 0.0;
         for _ in 0..rows {
             self.step(0.0);
@@ -148,7 +148,7 @@ impl Sim {
     }
     pub(crate) fn done(mut self) -> Trace {
         if self.full {
-            self.rest(20);
+            self.idle(20);
         }
         Trace { rows: self.rows, fills: self.fills, spared: self.spared }
     }

@@ -36,8 +36,8 @@ pub struct Trace {
     pub rows: Vec<Row>,
     /// Every fill, in order.
     pub fills: Vec<Fill>,
-    /// Until then a warning was right although the volume did not fill: it was enlarged, or the
-    /// machine was suspended.
+    /// Until this time, a warning was right although the volume did not fill: it was enlarged, or
+    /// the machine was suspended.
     pub spared: f64,
 }
 
@@ -63,9 +63,9 @@ pub const RECORDED: [(&str, f64); 4] = [
 
 /// Reads a recorded trace; `onset` is when its load was started.
 ///
-/// Full is the first row with nothing available. Where there is none, it is the first row from
-/// which on less than 1 % of the size is available to the end, so that a database that gives up
-/// just before the last block counts as having filled its volume.
+/// Full is the first row with nothing available. If there is none, it is the first row from which less
+/// than 1 % of the size is available until the end, so that a database that gives up just before the
+/// last block counts as having filled its volume.
 pub fn recorded(path: &Path, onset: f64) -> Result<Trace> {
     let text = std::fs::read_to_string(path).with_context(|| path.display().to_string())?;
     let mut rows = Vec::new();

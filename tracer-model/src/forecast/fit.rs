@@ -97,7 +97,7 @@ pub(crate) fn peaks(history: &History, now: f64, window: f64) -> Option<Slope> {
     slope(&blocks(history, now, window), window, Edge::Peaks)
 }
 
-/// Number of standard errors from which on curvature is significant.
+/// Curvature of more than this many standard errors is significant.
 const CURVATURE_ERRORS: f64 = 4.0;
 
 /// Which values of the blocks are fitted.
@@ -137,8 +137,8 @@ fn slope(cells: &Blocks, window: f64, edge: Edge) -> Option<Slope> {
         return None;
     }
     let (end_rate, curve) = fit_curve(points, left, (mx, sxx, rss), rate, window);
-    // Growth in one jump is a single event, however straight the rest: use the scatter of the
-    // increments.
+    // Growth in one jump is a single event, even if the remaining points are on a line: use the
+    // scatter of the increments.
     let steps = || points().zip(points().skip(1)).map(|(a, b)| (b.1 - a.1) / (b.0 - a.0));
     let mean = steps().sum::<f64>() / (count - 1.0);
     let var = steps().map(|s| (s - mean).powi(2)).sum::<f64>() / (count - 2.0);
@@ -183,7 +183,8 @@ fn has_stopped(points: impl Iterator<Item = (f64, f64)>, min_step: f64) -> bool 
     pause >= 4 && pause > 2 * longest
 }
 
-/// Rate at the window's end and its gain if the points are clearly curved, else the straight rate.
+/// Rate at the window's end and its curvature if the points are clearly curved, else the straight
+/// rate and 0.
 fn fit_curve<I: Iterator<Item = (f64, f64)>>(
     points: impl Fn() -> I,
     left: impl Fn((f64, f64)) -> f64,

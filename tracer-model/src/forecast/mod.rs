@@ -56,11 +56,11 @@ pub struct Policy {
     pub reach: f64,
     /// The same for growth that is faster than ever before.
     pub reach_new: f64,
-    /// Ratio of the rate to its standard error from which on growth is accepted as a trend.
+    /// Growth is accepted as a trend if its rate exceeds this many times its standard error.
     pub sure: f64,
     /// The published estimate keeps counting down while the new one is within this factor of it.
     pub hold: f64,
-    /// The same if the new estimate is longer: good news is accepted later.
+    /// The same if the new estimate is longer: good news is accepted more slowly.
     pub lag: f64,
 }
 

@@ -79,7 +79,7 @@ fn a_copy_that_stops_is_forgotten() {
 }
 
 #[test]
-fn a_cache_that_is_collected_does_not_fill_and_says_so() {
+fn a_cache_that_is_cleaned_up_does_not_fill_and_gives_the_reason() {
     let rows = history((0..4000).map(|i| if i % 200 < 160 { 2e8 } else { -8e8 }));
     assert!(etas(&rows)[1000..].iter().all(Option::is_none));
     let Outcome::DoesNotFill { reason: Reason::Cleaned { at_bytes } } = after(&rows).outcome else {
@@ -97,7 +97,7 @@ fn the_peak_of_a_sawtooth_hits_first() {
 }
 
 #[test]
-fn full_is_latched_until_space_is_back_and_a_refill_is_said() {
+fn full_is_latched_until_space_is_free_again_and_a_refill_is_reported() {
     let mut rows = history((0..300).map(|_| 5e8));
     let full_at = rows.iter().position(|r| r.avail == 0).expect("it fills");
     assert!(matches!(after(&rows).outcome, Outcome::Full { since_s } if since_s == full_at as f64));
@@ -116,7 +116,7 @@ fn full_is_latched_until_space_is_back_and_a_refill_is_said() {
 }
 
 #[test]
-fn a_clean_up_that_takes_several_looks_is_one() {
+fn a_clean_up_over_several_samples_is_one() {
     let mut rows = history((0..210).map(|_| 5e8));
     let at = rows.len() as f64;
     let tenths = |free: u64, second: u32| {
@@ -132,7 +132,7 @@ fn a_clean_up_that_takes_several_looks_is_one() {
 }
 
 #[test]
-fn an_enlarged_volume_keeps_its_growth_and_gets_its_room() {
+fn an_enlarged_volume_keeps_its_growth_and_gets_its_new_space() {
     let mut rows = history((0..900).map(|_| 9e7));
     for (i, row) in rows.iter_mut().enumerate().skip(600) {
         *row = sample(i as f64, 200 * GB, row.used);
@@ -151,7 +151,7 @@ fn a_remounted_volume_does_not_jump() {
 }
 
 #[test]
-fn clock_steps_and_a_nap_change_nothing_that_matters() {
+fn clock_steps_hardly_change_the_estimate() {
     for step in [-1e6, -60.0, 3600.0, 1e7] {
         let mut rows = history((0..900).map(|_| 5e7));
         for row in rows.iter_mut().skip(500) {
@@ -162,7 +162,7 @@ fn clock_steps_and_a_nap_change_nothing_that_matters() {
 }
 
 #[test]
-fn growth_goes_on_over_a_gap_in_which_filltop_was_away() {
+fn growth_continues_across_a_gap_in_which_filltop_was_not_running() {
     let rows: Vec<Sample> = history((0..1700).map(|_| 5e7))
         .into_iter()
         .filter(|r| !(400.0..1400.0).contains(&r.time_s))
@@ -171,7 +171,7 @@ fn growth_goes_on_over_a_gap_in_which_filltop_was_away() {
 }
 
 #[test]
-fn the_limit_that_comes_first_is_named() {
+fn the_limit_that_is_reached_first_is_named() {
     let rows: Vec<Sample> = history((0..500).map(|_| 1e7))
         .into_iter()
         .enumerate()
@@ -190,7 +190,7 @@ fn the_limit_that_comes_first_is_named() {
 }
 
 #[test]
-fn flow_that_keeps_up_is_the_reason() {
+fn freeing_that_keeps_up_is_given_as_the_reason() {
     let rows: Vec<Sample> = history((0..200).map(|_| 0.0))
         .into_iter()
         .map(|s| Sample { flow: Some([1000, 990]), ..s })
@@ -212,7 +212,7 @@ fn memory_is_bounded() {
 }
 
 #[test]
-fn a_restored_forecaster_goes_on() {
+fn a_restored_forecaster_continues() {
     let rows = history((0..800).map(|i| 4e7 + f64::from(i % 7) * 1e6));
     let mut forecaster = Forecaster::new(Policy::default());
     for row in &rows[..400] {
@@ -286,7 +286,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(24))]
 
     #[test]
-    fn whatever_comes_the_answer_is_in_order_and_never_negative(rows in anything()) {
+    fn any_input_gives_an_ordered_and_non_negative_estimate(rows in anything()) {
         let mut forecaster = Forecaster::new(Policy::default());
         for row in &rows {
             forecaster.push(row);
@@ -309,7 +309,7 @@ proptest! {
     }
 
     #[test]
-    fn nor_does_one_with_rests_of_any_length(rates in writings(), power in 1..4u32) {
+    fn a_faster_fill_with_pauses_never_gives_a_longer_estimate(rates in writings(), power in 1..4u32) {
         let slow = history(rates);
         let fast: Vec<Sample> = slow
             .iter()
@@ -319,7 +319,7 @@ proptest! {
     }
 
     #[test]
-    fn nor_does_one_by_any_factor(rates in writings(), factor in 1.0..4.0f64) {
+    fn a_faster_fill_by_any_factor_never_gives_a_much_longer_estimate(rates in writings(), factor in 1.0..4.0f64) {
         let slow = history(rates.iter().copied());
         let fast = history(rates.iter().map(|r| r * factor));
         // Bytes are integers: a decision that depends on a single byte may come one row later.
@@ -327,7 +327,7 @@ proptest! {
     }
 
     #[test]
-    fn more_bytes_of_everything_change_nothing(rates in growth(), power in 1..20u32) {
+    fn scaling_all_bytes_does_not_change_the_estimate(rates in growth(), power in 1..20u32) {
         let rows = history(rates);
         let scaled: Vec<Sample> = rows
             .iter()
@@ -364,7 +364,7 @@ proptest! {
     }
 
     #[test]
-    fn a_replay_is_what_was_live(rates in growth()) {
+    fn a_replay_gives_the_live_estimates(rates in growth()) {
         let rows = history(rates);
         prop_assert_eq!(etas(&rows), etas(&rows));
     }

@@ -23,7 +23,7 @@ fn hostile_bytes_are_escaped(#[case] raw: &[u8], #[case] shown: &str) {
 }
 
 #[test]
-fn a_pile_of_marks_is_cut_off() {
+fn excess_combining_marks_are_escaped() {
     let zalgo = format!("a{}", "\u{301}".repeat(6));
     assert_eq!(escape(zalgo.as_bytes()), "a\u{301}\u{301}\u{301}\u{301}\\u{301}\\u{301}");
 }
@@ -40,7 +40,7 @@ fn ascii_terminals_get_ascii() {
 #[case(br"/a\\b\", r"/a\\b\")]
 #[case(b"/a\\\xff", r"/a\\\xff")]
 #[case(br"/a\xc3", r"/a\\xc3")]
-fn lossless_is_the_name_itself_where_it_can_be(#[case] raw: &[u8], #[case] text: &str) {
+fn lossless_keeps_valid_names_unchanged(#[case] raw: &[u8], #[case] text: &str) {
     assert_eq!(lossless(raw), text);
     assert_eq!(restore(text), raw);
 }
@@ -57,7 +57,7 @@ fn an_invalid_byte_is_shown_once_escaped() {
 #[case("\\u{110000}")]
 #[case("\\u{12")]
 #[case("\\é")]
-fn what_is_not_ours_is_not_unescaped(#[case] text: &str) {
+fn other_text_is_not_unescaped(#[case] text: &str) {
     assert_eq!(unescape(text), None);
 }
 
@@ -155,7 +155,7 @@ proptest! {
     }
 
     #[test]
-    fn what_is_shown_is_harmless(raw in hostile()) {
+    fn displayed_names_are_harmless(raw in hostile()) {
         let shown = display(&lossless(&raw)).into_owned();
         prop_assert_eq!(&shown, &escape(&raw));
         for c in shown.chars() {

@@ -89,8 +89,8 @@ impl Blind {
 /// Growth that is too large for a filesystem's own housekeeping (journals, chunks, preallocation),
 /// bytes.
 const ENOUGH: u64 = 8 << 20;
-/// Change of used space from which on a volume counts as being written to even if no writes were
-/// traced, bytes.
+/// A volume whose used space changes by at least this many bytes counts as being written to, even
+/// if no writes were traced.
 const MOVED: u64 = 1 << 20;
 
 /// The changes of a volume over some time.
@@ -164,7 +164,7 @@ mod tests {
     }
 
     #[test]
-    fn growth_that_nobody_accounts_for_is_told() {
+    fn unexplained_growth_is_reported() {
         let none_seen = moved(100 * MIB, Some(0), 0).blind(None).unwrap();
         assert_eq!(none_seen.cause, BlindCause::Unexplained);
         assert_eq!((none_seen.unexplained_bytes, none_seen.grown_bytes), (100 << 20, 100 << 20));
@@ -176,7 +176,7 @@ mod tests {
     }
 
     #[test]
-    fn housekeeping_and_space_that_is_given_back_are_not() {
+    fn housekeeping_and_freed_space_are_not_reported() {
         assert_eq!(moved(7 * MIB, Some(0), 0).blind(None), None);
         assert_eq!(moved(-100 * MIB, Some(0), 0).blind(None), None);
         // A network filesystem, which other hosts write to: its space is not known here.
@@ -184,7 +184,7 @@ mod tests {
     }
 
     #[test]
-    fn a_fallback_is_told_once_the_volume_takes_writes() {
+    fn a_fallback_is_reported_once_the_volume_is_written_to() {
         let gap = Some(Gap::NeedsSysAdmin);
         assert_eq!(moved(0, Some(0), 0).blind(gap), None);
         let blind = moved(0, Some(0), 1).blind(gap).unwrap();
@@ -196,7 +196,7 @@ mod tests {
     }
 
     #[test]
-    fn times_add_up() {
+    fn consecutive_changes_add_up() {
         let both = moved(5 * MIB, Some(0), 0).and(moved(5 * MIB, Some(MIB), 7));
         assert_eq!(both, SpaceChange { over_s: 10.0, ..moved(10 * MIB, Some(MIB), 7) });
         assert!(both.blind(None).is_some());

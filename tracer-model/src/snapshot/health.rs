@@ -46,7 +46,7 @@ pub struct Backend {
     /// Lost events by cause; only causes that occurred.
     #[serde(default)]
     pub lost: Vec<Loss>,
-    /// Written bytes that are in the totals but in no writer's or file's row.
+    /// Written bytes of the interval that are in the totals but in no writer's or file's row.
     pub unattributed_bytes: u64,
     /// Number of files without a row of their own because there were too many in this interval;
     /// those with the fewest bytes. Their bytes are in their writers' rows.

@@ -219,7 +219,7 @@ pub struct PathRow {
     pub allocated_bytes: Option<u64>,
     /// Space freed in the interval, bytes; `None` if this backend does not know it.
     pub freed_bytes: Option<u64>,
-    /// Whether it has no name any more.
+    /// Whether it no longer has a name.
     pub deleted: bool,
     /// Whether some of its bytes are counted by page (mmap).
     pub approximate: bool,

@@ -18,7 +18,7 @@ pub struct Group {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub root: Option<String>,
     /// Inode number of its mount namespace, for a cgroup or session whose namespace is not the
-    /// host's. Containers have one, too, but their name says so.
+    /// host's. Containers have one, too, but are recognised by their name.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mount_namespace: Option<u32>,
     /// The pod that it is a container of; `None` outside of Kubernetes, or if the pod's name was
@@ -345,7 +345,7 @@ mod tests {
     }
 
     #[test]
-    fn a_target_is_nothing_else() {
+    fn a_target_is_unambiguous() {
         let target = |kind| group(kind, "1234", "/c").target();
         assert_eq!(target(GroupKind::Docker).as_deref(), Some("docker/1234"));
         assert_eq!(target(GroupKind::Cgroup).as_deref(), Some("/c"));

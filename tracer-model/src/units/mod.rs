@@ -134,8 +134,8 @@ fn whole(value: f64) -> Option<u64> {
     value.is_finite().then(|| value.round() as u64)
 }
 
-/// Formats a ratio: `42%`. A positive ratio never becomes 0% but `<1%`, and one below 1 never 100%
-/// but `>99%`. At most 4 columns up to 999%.
+/// Formats a ratio: `42%`. A small positive ratio is `<1%` instead of 0%, and one just below 1 is
+/// `>99%` instead of 100%. At most 4 columns up to 999%.
 #[must_use]
 pub fn percent(ratio: f64) -> String {
     if !ratio.is_finite() {
@@ -301,7 +301,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn columns_hold(bytes in any::<u64>(), shift in 0u32..64, per_s in any::<f64>()) {
+        fn no_value_is_wider_than_its_column(bytes in any::<u64>(), shift in 0u32..64, per_s in any::<f64>()) {
             for units in [Units::Iec, Units::Si] {
                 prop_assert!(units.bytes(bytes >> shift).len() <= BYTES_WIDTH);
                 prop_assert!(units.short(bytes >> shift).len() <= SHORT_WIDTH);

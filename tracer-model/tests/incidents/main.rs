@@ -1,5 +1,5 @@
-//! The incidents of `tests/incidents/` as numbers through the model alone: the same scenario files say
-//! what must be said by when.
+//! Plays the incidents of `tests/incidents/` through the model alone, as numbers. The same scenario
+//! files list what must be reported, and by when.
 
 mod play;
 
@@ -126,7 +126,7 @@ fn jail() {
     let mut play = Play::new(scenario!("jail"), rules, &[("group", "/jail")]);
     let path = format!("{MOUNT}/jail/tmp/mod_gzip/x");
     let mut worker = 100;
-    // A worker of its own each second; four of them at once.
+    // New workers every second, four at a time.
     let mut run = |play: &mut Play, takes: u64, deleted: u64| {
         let mut acts: Vec<Act<'_>> = (0..4)
             .map(|n| Act {
@@ -180,7 +180,7 @@ fn engine() {
         here(Rule::new("make-room", Condition::AvailBytes { shrinking: false }, None, Some(150e6)));
     let mut play = Play::new(scenario!("engine"), vec![room], &[]);
     let path = format!("{MOUNT}/hot/x.sst");
-    // Each compaction takes as much again as it then gives back.
+    // Each compaction temporarily takes space, which it then frees.
     let mut second = 0u64;
     let mut run = |play: &mut Play, grows: u64, removed: u64| {
         second += 1;
@@ -252,7 +252,7 @@ fn cache() {
 #[test]
 fn late() {
     let mut play = Play::new(scenario!("late"), vec![], &[("pid", "7")]);
-    // What was taken before the first look.
+    // Space that was used before the first sample.
     play.second(&[Act { takes: play.avail() - 90 * MB, ..Act::default() }]);
     let path = format!("{MOUNT}/journal");
     while play.avail() > 0 {
@@ -292,7 +292,7 @@ fn sort() {
         play.second(&[sort(40 * MB, 0)]);
         taken += 40 * MB;
     }
-    // It takes the rest, fails, and removes all of it within one look.
+    // It takes the remaining space, fails, and removes all of its files within one interval.
     let rest = play.avail();
     play.second(&[sort(60 * MB, taken + rest)]);
     play.begin("died");

@@ -1,5 +1,5 @@
-//! An incident as numbers: second by second, who took and gave back how much; and what the forecast,
-//! the rules and the guard make of it.
+//! An incident as numbers: how much space each process takes and frees in each second, and what the
+//! forecast, the rules and the guard conclude from it.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -19,7 +19,8 @@ use tracer_model::snapshot::{
 pub const MOUNT: &str = "/srv";
 const START: f64 = 1_795_230_727.0;
 
-/// The part of a scenario file that is about what must be said: the same as in the re-enactment.
+/// The part of a scenario file that lists what must be reported: the same as in the incidents with
+/// real software.
 #[derive(Deserialize)]
 struct Scenario {
     volume: VolumeSpec,
@@ -51,15 +52,17 @@ pub struct Act<'a> {
     /// Path of its cgroup.
     pub group: &'a str,
     pub path: &'a str,
-    /// What it asks for; it gets no more than there is.
+    /// Bytes that it tries to allocate; it gets at most what is available.
     pub takes: u64,
+    /// Bytes that it frees.
     pub gives_back: u64,
     /// The longest fsync, milliseconds.
     pub fsync_ms: f64,
+    /// Whether it exits in this second.
     pub ends: bool,
 }
 
-/// A volume of 5 % reserve, and all that watches it.
+/// A volume with 5 % reserved for root, and everything that watches it.
 pub struct Play {
     scenario: Scenario,
     words: Vec<(&'static str, String)>,
@@ -70,17 +73,18 @@ pub struct Play {
     now_s: f64,
     used: u64,
     phases: BTreeMap<String, f64>,
-    said: Vec<(f64, Event)>,
-    /// What the guard would do.
+    reported: Vec<(f64, Event)>,
+    /// The decisions of the guard, with their times.
     pub decided: Vec<(f64, String)>,
-    /// Files without a name, of a holder each.
+    /// Deleted files that are still open: the pid of the holder, and bytes.
     pub held: Vec<(u32, u64)>,
     residents: Vec<Resident>,
     processes: BTreeMap<String, BTreeSet<u32>>,
 }
 
 impl Play {
-    /// With rules beside those that filltop brings, and words that the scenario has in braces.
+    /// Creates a play with these rules in addition to the built-in ones. `words` are the values of
+    /// the placeholders in braces that the scenario has.
     pub fn new(scenario: &str, rules: Vec<Rule>, words: &[(&'static str, &str)]) -> Self {
         let scenario: Scenario = toml::from_str(scenario).expect("a scenario");
         let sizes = rules.iter().filter_map(|rule| rule.condition.directory());
@@ -99,7 +103,7 @@ impl Play {
             now_s: 0.0,
             used: 0,
             phases: BTreeMap::from([("attached".to_owned(), 0.0)]),
-            said: Vec::new(),
+            reported: Vec::new(),
             decided: Vec::new(),
             held: Vec::new(),
             residents: Vec::new(),
@@ -107,12 +111,12 @@ impl Play {
         }
     }
 
-    /// Arms the guard.
+    /// Enables the guard.
     pub fn guard(&mut self, config: GuardConfig) {
         self.guard = Some(Policy::new(config));
     }
 
-    /// A database that lives on the volume.
+    /// Adds a database with files on the volume.
     pub fn resident(&mut self, group: &str, database: &str) {
         self.residents.push(Resident {
             group: as_group(group),
@@ -129,12 +133,12 @@ impl Play {
         self.scenario.volume.mib << 20
     }
 
-    /// What ordinary users can still take.
+    /// Bytes that ordinary users can still take.
     pub fn avail(&self) -> u64 {
         (self.total() / 20 * 19).saturating_sub(self.used)
     }
 
-    /// A phase begins now.
+    /// Begins a phase at the present time.
     pub fn begin(&mut self, phase: &str) {
         self.phases.insert(phase.to_owned(), self.now_s);
     }
@@ -143,16 +147,16 @@ impl Play {
         self.now_s
     }
 
-    /// Were these rules' alerts firing since a phase began?
+    /// Number of times that the rule has fired since the phase began.
     pub fn fired_since(&self, phase: &str, rule: &str) -> usize {
         let from = self.phases[phase];
-        let fired = self.said.iter().filter(|(at, event)| {
+        let fired = self.reported.iter().filter(|(at, event)| {
             *at >= from && event.rule == rule && event.event == EventKind::Firing
         });
         fired.count()
     }
 
-    /// One second passes.
+    /// Plays one second, and returns its Snapshot.
     pub fn second(&mut self, acts: &[Act<'_>]) -> Snapshot {
         let mut taken = Vec::new();
         let before = self.used;
@@ -175,8 +179,8 @@ impl Play {
         for size in &mut self.sizes {
             size.add_flow(&snapshot);
         }
-        let said = self.engine.evaluate(&at, &snapshot, &self.sizes);
-        self.said.extend(said.into_iter().map(|event| (self.now_s, event)));
+        let reported = self.engine.evaluate(&at, &snapshot, &self.sizes);
+        self.reported.extend(reported.into_iter().map(|event| (self.now_s, event)));
         if let Some(guard) = &mut self.guard {
             let decisions = guard.evaluate(self.now_s, &snapshot, &BTreeSet::new());
             let now_s = self.now_s;
@@ -319,10 +323,10 @@ impl Play {
         });
     }
 
-    /// Everything that the scenario wants was said, in time.
+    /// Checks that everything the scenario requires was reported in time.
     pub fn check(&self) {
         for say in &self.scenario.say {
-            // What an action brings about is not the model's.
+            // Results of actions are not part of the model.
             if say.event == EventKind::Action && say.id != "guard" {
                 continue;
             }
@@ -330,7 +334,7 @@ impl Play {
             let words: Vec<String> = say.words.iter().map(|word| self.filled(word)).collect();
             let in_time = |at: f64| at >= from && at <= from + say.within_s;
             let all_in = |text: &str| words.iter().all(|word| text.contains(word));
-            let found = self.said.iter().any(|(at, event)| {
+            let found = self.reported.iter().any(|(at, event)| {
                 in_time(*at)
                     && event.rule == say.rule
                     && event.event == say.event
@@ -340,10 +344,10 @@ impl Play {
             let decided = self.decided.iter().any(|(at, text)| in_time(*at) && all_in(text));
             assert!(
                 found || (say.id == "guard" && decided),
-                "{} was not said with {words:?} within {} s of {from}, but {:#?} {:#?}",
+                "{} was not reported with {words:?} within {} s of {from}, but {:#?} {:#?}",
                 say.id,
                 say.within_s,
-                self.said
+                self.reported
                     .iter()
                     .map(|(at, e)| (at, &e.rule, e.event, &e.summary))
                     .collect::<Vec<_>>(),

@@ -183,7 +183,7 @@ mod tests {
 ";
 
     #[test]
-    fn memory_of_two_containers_of_one_name_is_two_volumes() {
+    fn tmpfs_of_two_containers_with_the_same_name_is_two_volumes() {
         let mounts = mounts::parse(MOUNTS.as_bytes());
         let mut tmpfs = ContainerTmpfs::default();
         for digit in ["a", "b"] {
@@ -202,7 +202,7 @@ mod tests {
     }
 
     #[test]
-    fn only_memory_that_answers_is_a_volume() {
+    fn only_a_local_writable_tmpfs_is_a_volume() {
         let mounts = mounts::parse(MOUNTS.as_bytes());
         let point = |dev| local_tmpfs(&mounts, dev).map(|mount| mount.mount_point.clone());
         assert_eq!(point(71), Some("/dev/shm".into()));

@@ -100,8 +100,8 @@ impl Names {
         Some(FsPath { path: PathBuf::from(OsStr::from_bytes(&bytes)), complete })
     }
 
-    /// Marks a file and its known ancestors to be requested again: the eBPF side takes all of their
-    /// names for sent.
+    /// Marks a file and its known ancestors to be requested again: the eBPF side has marked all of
+    /// their names as sent.
     fn mark_incomplete(&mut self, file: &FileKey) {
         let mut key = *file;
         while self.incomplete.len() < MAX_INCOMPLETE && self.incomplete.insert(key) {
@@ -110,7 +110,7 @@ impl Names {
         }
     }
 
-    /// Marks the name of a file as not needed any more; the caller makes the eBPF side send it
+    /// Marks the name of a file as no longer needed; the caller makes the eBPF side send it
     /// again on the next write. [`Self::drop_marked`] drops it.
     pub(crate) fn mark_unneeded(&mut self, file: &FileKey) {
         self.marked.insert(*file);
@@ -194,7 +194,7 @@ mod tests {
     }
 
     #[test]
-    fn paths_are_put_together_and_follow_renames() {
+    fn paths_are_assembled_and_follow_renames() {
         let mut names = Names::default();
         names.insert(&record(2, 2, b"/", name_flags::ROOT));
         names.insert(&record(10, 2, b"var", 0));
@@ -208,7 +208,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_unknown_is_said() {
+    fn incomplete_paths_are_marked() {
         let mut names = Names::default();
         assert!(names.path(&key(11)).is_none());
         names.insert(&record(11, 10, b"a", name_flags::FILE));
@@ -217,7 +217,7 @@ mod tests {
     }
 
     #[test]
-    fn what_hangs_below_an_unknown_directory_is_asked_for_once_more() {
+    fn names_below_an_unknown_directory_are_requested_once_more() {
         let mut names = Names::default();
         names.insert(&record(2, 2, b"/", name_flags::ROOT));
         names.insert(&record(12, 11, b"sub", 0));
@@ -231,7 +231,7 @@ mod tests {
     }
 
     #[test]
-    fn a_circle_ends() {
+    fn a_cycle_ends() {
         let mut names = Names::default();
         names.insert(&record(1, 2, b"a", 0));
         names.insert(&record(2, 1, b"b", 0));
@@ -260,7 +260,7 @@ mod tests {
     }
 
     #[test]
-    fn a_forgotten_name_goes_at_the_next_look_unless_it_is_needed() {
+    fn an_unneeded_name_is_dropped_at_the_next_sample_unless_it_is_used() {
         let mut names = Names::default();
         names.insert(&record(2, 2, b"/", name_flags::ROOT));
         for ino in 10..14 {
@@ -280,7 +280,7 @@ mod tests {
     }
 
     #[test]
-    fn names_that_cannot_go_are_not_asked_for_in_each_interval() {
+    fn names_in_use_are_not_requested_again_in_each_interval() {
         let mut names = Names::default();
         let files = (0..MAX_NAMES as u64 + 10).map(|n| n + 10);
         for ino in files.clone() {

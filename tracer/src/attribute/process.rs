@@ -161,7 +161,7 @@ fn parent_of(pid: u32) -> Option<ProcKey> {
     Some(ProcKey { start_ns: started * NS_PER_TICK, tgid, pad: 0 })
 }
 
-/// Describes a process from /proc; not described if it no longer runs.
+/// Describes a process from /proc; [`Process::is_described`] is false if it no longer runs.
 fn from_proc(proc: &ProcKey) -> Process {
     let pid = proc.tgid;
     let name = fs::read(format!("/proc/{pid}/comm"));
@@ -250,7 +250,7 @@ mod tests {
     }
 
     #[test]
-    fn ended_processes_are_forgotten_in_the_end() {
+    fn ended_processes_are_eventually_forgotten() {
         let mut processes = Processes::default();
         for tgid in 0..MAX_ENDED as u32 + 100 {
             processes.mark_ended(&ProcKey { start_ns: 1, tgid, pad: 0 });

@@ -94,7 +94,7 @@ fn match_paths(
 }
 
 /// The generation of a file (FS_IOC_GETVERSION), because its inode number may have been reused.
-/// `None` if the filesystem has none, such as tmpfs, which does not reuse inode by_inode.
+/// `None` if the filesystem has none, such as tmpfs, which does not reuse inode numbers.
 fn generation(path: &Path) -> Option<u32> {
     /// `_IOR('v', 1, long)`, although it writes an int.
     const FS_IOC_GETVERSION: libc::c_ulong = 0x8008_7601;
@@ -116,7 +116,7 @@ mod tests {
     }
 
     #[test]
-    fn finds_a_file_in_its_directory_and_by_a_descriptor() {
+    fn a_renamed_file_is_found_in_its_directory_and_through_a_descriptor() {
         let dir = tempfile::tempdir().unwrap();
         let (old, new) = (dir.path().join("foo.tmp"), dir.path().join("foo"));
         let open = fs::File::create(&old).unwrap();
@@ -143,6 +143,7 @@ mod tests {
         fs::remove_file(elsewhere.join("foo")).unwrap();
         assert_eq!(follow_one(&old, &file, &[std::process::id()]), None);
     }
+
     #[test]
     fn each_of_many_files_gets_its_own_path() {
         let dir = tempfile::tempdir().unwrap();

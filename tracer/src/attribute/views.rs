@@ -22,7 +22,7 @@ struct View {
 }
 
 /// All views that differ from the host's. Keyed by (mount namespace, root directory), so that the
-/// view of a process that has exited can be had from another one of its container.
+/// view of an exited process can come from another process of its container.
 #[derive(Default)]
 pub struct Views {
     known: HashMap<(u32, FileKey), View>,
@@ -30,7 +30,8 @@ pub struct Views {
 
 impl Views {
     /// Reads the mounts of a process, unless its view is known. If the process has exited, its root
-    /// is searched among the overlays that the host has mounted: a container's usually is there.
+    /// is searched among the overlays that the host has mounted; a container's root is usually one
+    /// of them.
     pub(crate) fn read(&mut self, proc: &ProcKey, mnt_ns: u32, root: FileKey) {
         let known = self.known.get(&(mnt_ns, root));
         if known.is_some_and(|view| !view.guessed) {
@@ -158,7 +159,7 @@ mod tests {
     }
 
     #[test]
-    fn a_container_that_is_gone_is_seen_by_the_overlay_that_the_host_has_mounted() {
+    fn the_view_of_an_exited_container_comes_from_the_hosts_overlay_mount() {
         let mountinfo = "\
 500 1 254:1 / / rw - ext4 /dev/vda1 rw
 501 500 0:69 / /var/lib/docker/overlay2/a1/merged rw - overlay overlay rw,lowerdir=/l,upperdir=/var/lib/docker/overlay2/a1/diff,workdir=/w
@@ -175,7 +176,7 @@ mod tests {
     }
 
     #[test]
-    fn a_chroot_that_is_no_mount_is_cut_off() {
+    fn a_chroot_that_is_not_a_mount_is_stripped() {
         let views = Views::default();
         let path = |host: &str, chroot: Option<&str>| {
             let host = Path::new(host);

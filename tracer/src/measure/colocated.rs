@@ -134,7 +134,7 @@ mod tests {
     #[case("/srv/MANIFEST-x", None)]
     #[case("/srv/pg_wal", None)]
     #[case("nothing", None)]
-    fn databases_are_known_by_their_logs(#[case] path: &str, #[case] expected: Option<&str>) {
+    fn databases_are_recognised_by_their_files(#[case] path: &str, #[case] expected: Option<&str>) {
         assert_eq!(database(path), expected);
     }
 }

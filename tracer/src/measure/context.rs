@@ -13,13 +13,13 @@ use tracer_host::mounts::{MountedVolume, Space};
 
 /// Inputs of a Snapshot other than the counts.
 pub(super) struct Context<'a> {
-    /// [`tracer_host::host_root::host_name`].
+    /// Name of the host, from [`tracer_host::host_root::host_name`].
     pub(super) host: &'a str,
     /// End of the interval.
     pub(super) taken_at: Timestamp,
     /// Length of the interval, seconds.
     pub(super) interval_s: f64,
-    /// The tracer's health, without what the counts tell: `unattributed_bytes` and `folded_files`.
+    /// The tracer's health. `unattributed_bytes` and `folded_files` are filled in from the counts.
     pub(super) backend: Backend,
     /// All mounted volumes.
     pub(super) volumes: Volumes<'a>,

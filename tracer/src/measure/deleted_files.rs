@@ -108,7 +108,7 @@ mod tests {
     use tracer_host::open_files::from_proc;
 
     #[test]
-    fn a_deleted_file_is_found_by_its_holder_to_the_block() {
+    fn a_deleted_file_is_found_with_its_holder_and_exact_size() {
         let volumes = mounts::read().unwrap();
         let mut file = tempfile::tempfile().unwrap();
         file.write_all(&vec![7; 300_000]).unwrap();

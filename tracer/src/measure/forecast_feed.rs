@@ -8,11 +8,11 @@ use tracer_host::mounts::Space;
 
 /// Samples closer together than this are ignored, seconds.
 const MIN_STEP_S: f64 = 0.02;
-/// A server whose write fails for lack of space removes its partial file, so some space is left for
-/// the next one and no sample of such a volume ever sees 0. Therefore, after a failed write within
-/// this time, seconds, …
+/// For this many seconds after a write failed for lack of space, a nearly full volume counts as
+/// full. A server whose write fails removes its partial file, so some space is left for the next
+/// write, and no sample of such a volume ever sees 0.
 const FULL_AFTER_ENOSPC_S: f64 = 10.0;
-/// … a volume with less than this share of its size available counts as full.
+/// A volume with less than this share of its size available is nearly full.
 const NEARLY_FULL_SHARE: f64 = 0.005;
 
 /// The forecasters of all volumes, keyed by device.
@@ -52,7 +52,7 @@ impl Forecasts {
         }
     }
 
-    /// The forecast for a volume; for one without samples, that nothing is known yet.
+    /// The forecast for a volume; without samples, the one of a forecaster without any history.
     pub(super) fn of(&self, dev: u32) -> Forecast {
         self.volumes
             .get(&dev)

@@ -43,8 +43,8 @@ impl IntervalCounts {
         self.aggregated
     }
 
-    /// Takes the files that have lost their row since the last call: their names are not needed any
-    /// more.
+    /// Takes the files that have lost their row since the last call: their names are no longer
+    /// needed.
     pub(super) fn take_evicted(&mut self) -> HashSet<FileKey> {
         let mut evicted = std::mem::take(&mut self.evicted);
         if !evicted.is_empty() {
@@ -134,7 +134,7 @@ mod tests {
     }
 
     #[test]
-    fn a_million_files_keep_their_sum_and_the_largest_their_rows() {
+    fn a_million_files_keep_their_sum_and_the_largest_keep_their_rows() {
         let mut counts = IntervalCounts::default();
         counts.add(pair(1, 7_777_777), &written(1 << 30));
         for ino in 1..=1_000_000 {
@@ -156,7 +156,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_that_another_process_has_a_row_of_keeps_its_name() {
+    fn a_file_in_the_row_of_another_process_keeps_its_name() {
         let mut counts = IntervalCounts::default();
         counts.add(pair(2, 1), &written(1 << 30));
         for ino in 1..=MAX_PAIRS as u64 {

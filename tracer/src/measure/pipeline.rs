@@ -82,7 +82,8 @@ impl Pipeline {
     /// Drains the ring buffer and the eBPF log, and picks up new mounts. To be called every
     /// [`POLL_INTERVAL`]; [`MeasuringLoop`](super::measuring_loop::MeasuringLoop) does so.
     pub fn poll(&mut self) {
-        // Soon: a filesystem whose module was loaded for the mount is not counted before this.
+        // In every poll: if the mount loaded the filesystem's module, its writes are not counted
+        // until its hooks are attached.
         if self.volumes.mounts_changed()
             && let Err(error) = self.refresh_volumes()
         {
@@ -151,7 +152,7 @@ impl Pipeline {
         sources.lost = deltas.lost;
     }
 
-    /// Drops the names of files that have no row any more, and makes the eBPF side send them again
+    /// Drops the names of files that no longer have a row, and makes the eBPF side send them again
     /// when they are next written to.
     fn forget_evicted_names(&mut self) {
         let Self { sources, attribution, interval, .. } = self;

@@ -38,7 +38,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_last_seconds_are_one() {
+    fn changes_of_the_last_seconds_are_summed() {
         let mut recent = RecentChanges::default();
         let second = SpaceChange { used_delta: 1, allocated: Some(1), written: 2, over_s: 1.0 };
         for n in 1..30_u32 {

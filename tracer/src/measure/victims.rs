@@ -2,7 +2,7 @@
 
 use tracer_model::snapshot::{Victim, WriteErrors, Writer};
 
-/// Share of the interval from which on waiting makes a process a victim.
+/// A process that waits for at least this share of the interval is a victim.
 const LONG_WAIT_SHARE: f64 = 0.1;
 
 /// Returns the processes whose writes failed for lack of space or with EIO, or that waited for a

@@ -111,7 +111,7 @@ mod tests {
     ];
 
     #[test]
-    fn columns_go_by_rank() {
+    fn columns_are_dropped_by_rank() {
         let wanted = [5, 10, 8, 40];
         assert_eq!(widths(&COLUMNS, &wanted, 80, 1), [5, 10, 8, 40]);
         assert_eq!(widths(&COLUMNS, &wanted, 40, 1), [5, 10, 8, 14]);

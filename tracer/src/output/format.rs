@@ -165,7 +165,8 @@ pub fn volume(snapshot: &Snapshot, mount_point: &str, charset: Charset) -> Strin
     display_for(row.map_or(mount_point, Volume::shown_as), charset).into_owned()
 }
 
-/// Shortens `/usr/lib/postgresql/15/bin/postgres -D x` to `postgres -D x`: people look for the name.
+/// Shortens `/usr/lib/postgresql/15/bin/postgres -D x` to `postgres -D x`, because users know a
+/// program by its name.
 fn without_directory(line: &str) -> &str {
     let program = line.split(' ').next().unwrap_or(line);
     match program.rfind('/') {

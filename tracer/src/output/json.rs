@@ -78,7 +78,7 @@ mod tests {
     }
 
     #[test]
-    fn every_promised_field_is_there() {
+    fn every_promised_field_is_present() {
         let text = to_string(&fixtures::busy()).unwrap();
         let json: Value = serde_json::from_str(&text).unwrap();
         for (table, fields) in PROMISED {

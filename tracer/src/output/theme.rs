@@ -1,4 +1,5 @@
-//! Roles and their styles. Nothing is expressed by colour alone: words or position say the same.
+//! Roles and their styles. Nothing is expressed by colour alone: words or position carry the same
+//! information.
 
 use ratatui::style::{Color, Modifier, Style};
 

@@ -145,15 +145,15 @@ mod tests {
     #[case(b"time_s,total_bytes,used_bytes,avail_bytes\n1,10,5,\n", "avail_bytes is \"\"")]
     #[case(b"time_s,total_bytes,used_bytes,avail_bytes\n1,10,50,5\n", "more bytes used")]
     #[case(b"time_s,total_bytes,used_bytes,avail_bytes\n\xff\n", "not text")]
-    fn bad_input_gets_one_clear_error(#[case] text: &[u8], #[case] says: &str) {
+    fn bad_input_gets_one_clear_error(#[case] text: &[u8], #[case] expected: &str) {
         let error = read(text).unwrap_err().to_string();
-        assert!(error.contains(says), "{error}");
+        assert!(error.contains(expected), "{error}");
         assert!(!error.contains('\n'));
     }
 
     proptest::proptest! {
         #[test]
-        fn whatever_the_file_holds_it_is_read_or_refused(
+        fn any_file_is_read_or_rejected(
             header in "(time_s,total_bytes,used_bytes,avail_bytes)?[ -~]{0,40}",
             body in proptest::collection::vec("[-+0-9.,eEnaifNI\"\t \r\u{0}é]{0,60}", 0..8),
         ) {

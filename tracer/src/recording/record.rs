@@ -152,7 +152,7 @@ mod tests {
         #![proptest_config(ProptestConfig { cases: 64, ..ProptestConfig::default() })]
 
         #[test]
-        fn what_is_read_is_what_was_recorded(
+        fn recorded_snapshots_are_read_back_unchanged(
             snapshots in prop::collection::vec(any_snapshot(), 0..4),
         ) {
             let bytes: Vec<u8> = snapshots.iter().flat_map(|one| encode(one).unwrap()).collect();
@@ -163,7 +163,7 @@ mod tests {
 
         /// Truncating or overwriting a range loses only the records that it touches.
         #[test]
-        fn what_is_intact_is_not_lost(
+        fn intact_records_survive_damage(
             cut in 0.0..1.0f64,
             from in 0.0..1.0f64,
             junk in prop::collection::vec(any::<u8>(), 0..40),
@@ -200,14 +200,14 @@ mod tests {
         }
 
         #[test]
-        fn garbage_is_garbage(bytes in prop::collection::vec(any::<u8>(), 1..400)) {
+        fn garbage_is_never_a_snapshot(bytes in prop::collection::vec(any::<u8>(), 1..400)) {
             let whole = all(&bytes).iter().all(|one| !matches!(one, Found::Snapshot(_)));
             prop_assert!(whole);
         }
     }
 
     #[test]
-    fn a_torn_end_is_told_from_damage() {
+    fn a_torn_end_is_distinguished_from_damage() {
         let record = encode(&numbered(0)).unwrap();
         let mut bytes = record.clone();
         bytes.extend(&record[..record.len() - 1]);

@@ -13,9 +13,9 @@ use tracer_model::units::Units;
 use super::record;
 use super::segments::{MAX_SEGMENTS, MAX_SIZE, MIN_SIZE, segment_path};
 
-/// Minimum number of segments, so that deleting the oldest loses an eighth at most, …
+/// Minimum number of segments, so that deleting the oldest loses an eighth at most.
 const MIN_SEGMENTS: u32 = 8;
-/// … and their maximum size, bytes, until there are [`MAX_SEGMENTS`] of them.
+/// Approximate size of a segment in recordings of more than [`MIN_SEGMENTS`] segments, bytes.
 const SEGMENT_SIZE: u64 = 16 << 20;
 /// A volume with less than this share available is nearly full, as for the default alert.
 const NEARLY_FULL: f64 = 0.05;
@@ -34,6 +34,7 @@ pub struct Recorder {
     segment_size: u64,
     /// Maximum number of segments.
     segments: u32,
+    /// Number of Snapshots larger than a segment.
     too_large: u64,
 }
 
@@ -68,7 +69,7 @@ impl Recorder {
         let length = file.metadata()?.len();
         let mut recorder =
             Self { path: path.to_owned(), file, length, segment_size, segments, too_large: 0 };
-        // If a larger --max-size was used before.
+        // Segments that are left from a larger --max-size.
         recorder.drop_older_than(segments);
         if recorder.length < segment_size {
             recorder.preallocate()?;
@@ -225,7 +226,7 @@ mod tests {
     }
 
     #[test]
-    fn the_oldest_goes_when_the_room_is_used_up() {
+    fn the_oldest_segment_is_deleted_at_the_size_limit() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("rec");
         let mut recorder = Recorder::open(&path, MIN_SIZE).unwrap();
@@ -258,7 +259,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_recording_is_left_alone() {
+    fn other_files_are_left_alone() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("letter");
         fs::write(&path, "Dear Sir").unwrap();

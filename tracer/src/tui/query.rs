@@ -255,7 +255,7 @@ impl Folds {
         self.changes += 1;
     }
 
-    /// Differs between two states of the same folds.
+    /// A number that changes whenever a row is expanded or collapsed.
     #[must_use]
     pub const fn version(&self) -> usize {
         self.changes

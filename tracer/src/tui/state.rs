@@ -56,7 +56,7 @@ pub struct Trends {
     pub selected: Vec<f64>,
 }
 
-/// Everything that [`draw`](super::draw) needs in addition to the Snapshot.
+/// Everything that [`draw`](super::draw()) needs in addition to the Snapshot.
 #[derive(Debug, Clone)]
 pub struct UiState {
     /// IEC or SI units.
@@ -206,7 +206,7 @@ impl UiState {
     }
 }
 
-/// Something to do outside the screen state after a key.
+/// An effect of a key outside the screen's state.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Effect {
     /// Quit the program.

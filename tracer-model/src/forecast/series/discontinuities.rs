@@ -79,7 +79,7 @@ impl Series {
 
     /// Growth, in bytes, below which a gap of `dt` seconds counts as one usual interval. It is the
     /// geometric mean of the growth expected in one interval and in `dt`; without a forecast, the
-    /// most that an interval or two have brought before.
+    /// largest growth so far over one or two intervals.
     fn idle_growth(&self, dt: f64) -> f64 {
         if self.full_at.is_some() {
             return self.implied_rate() * (dt * self.usual_step).sqrt();

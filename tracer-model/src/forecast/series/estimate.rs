@@ -24,8 +24,8 @@ impl Series {
         fastest: Option<&Trend>,
         available: f64,
     ) {
-        // Hysteresis: a published estimate is not withdrawn the moment it would not be published
-        // anew.
+        // Hysteresis: a published estimate is not withdrawn as soon as it would no longer be
+        // published.
         let is_published = self.full_at.is_some();
         let factor = if is_published { REACH_ONCE_PUBLISHED } else { 1.0 };
         let estimates = || {

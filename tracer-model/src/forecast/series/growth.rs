@@ -27,7 +27,7 @@ pub(super) struct Growth {
     steady: Option<Trend>,
     /// Since the volume was last full.
     refilling: Option<Trend>,
-    /// Whether new growth has ended, so that the forecast stands only on the whole history.
+    /// Whether new growth has ended, so that the forecast rests only on the whole history.
     pub(super) new_has_ended: bool,
 }
 

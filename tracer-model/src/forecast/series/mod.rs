@@ -58,17 +58,17 @@ pub(super) struct Series {
     usual_step: f64,
     /// Added to the usage, so that the series does not jump when the volume itself changes.
     offset: f64,
-    /// Since when it has been full, by the clock of the samples.
+    /// When it became full, by the clock of the samples.
     full_since: Option<f64>,
     /// Time and usage when the volume last stopped being full.
     refilled_from: Option<(f64, f64)>,
     /// The published estimate: when it will be full, earliest, likely, latest.
     full_at: Option<[f64; 3]>,
-    /// Since when an estimate has been published.
+    /// When the estimate was first published.
     published_since: f64,
-    /// Since when the limit has been out of the forecast's reach.
+    /// When the limit went out of the forecast's reach.
     out_of_reach_since: Option<f64>,
-    /// Since when growth has been accepted as a trend, near the limit or not.
+    /// When growth was accepted as a trend, near the limit or not.
     accepted_since: Option<f64>,
     /// Usage at the start of the accepted growth, and the highest since.
     accepted_rise: [f64; 2],
@@ -76,6 +76,7 @@ pub(super) struct Series {
     accepted_as_new: bool,
     /// When accepted growth was last given up without the volume having filled.
     withdrawn_at: Option<f64>,
+    /// When the accepted growth was first in doubt.
     doubted_since: Option<f64>,
     /// Usage that growth that had stopped must exceed to be accepted again.
     resumes_above: f64,
@@ -161,7 +162,7 @@ impl Series {
         age
     }
 
-    /// Whether the volume is full. When it stops being full, growth has to be accepted anew.
+    /// Whether the volume is full. When it stops being full, growth has to be accepted again.
     fn is_full(&mut self, sample: &LimitSample, used: f64) -> bool {
         let space_again = SPACE_AGAIN_SHARE * sample.size as f64;
         if sample.available == 0

@@ -23,7 +23,7 @@ pub const MAX_ROWS: usize = 2000;
 pub fn add(sum: &mut Snapshot, next: &Snapshot) {
     let lengths = WindowLengths { before: sum.interval_s, after: next.interval_s };
     let mut backend = next.backend.clone();
-    // Both count since the start in every Snapshot.
+    // Lost events count since the start, unattributed bytes in each interval.
     backend.lost_events = backend.lost_events.max(sum.backend.lost_events);
     backend.unattributed_bytes =
         backend.unattributed_bytes.saturating_add(sum.backend.unattributed_bytes);

@@ -10,7 +10,7 @@ use crate::snapshot::{
 /// Smallest change of used space, bytes, for which `explained` is meaningful.
 const EXPLAINED_MIN_BYTES: u64 = 1 << 20;
 
-/// WindowLengths of the two merged windows, seconds.
+/// Lengths of the two merged windows, seconds.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct WindowLengths {
     pub(super) before: f64,

@@ -103,7 +103,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn directories_are_found_by_number() {
+    fn cgroups_are_found_by_inode_number() {
         let root = tempfile::tempdir().unwrap();
         let deep = root.path().join("system.slice/web.service");
         fs::create_dir_all(&deep).unwrap();

@@ -161,8 +161,8 @@ impl Containers {
         self.by_log.contains_key(log)
     }
 
-    /// The container that a log belongs to, if it is known; with its name, if it has got one since
-    /// it was first seen.
+    /// The container that a log belongs to, if it is known, under its name if that has been found
+    /// since the container was first seen.
     pub(super) fn of_log(&mut self, log: &LogOwner) -> Option<Group> {
         let KnownContainer { group, is_named } = self.by_log.get(log)?;
         let group = group.clone();

@@ -301,7 +301,7 @@ mod tests {
     }
 
     #[test]
-    fn a_containers_log_is_the_containers() {
+    fn a_containers_log_is_charged_to_the_container() {
         let group = |kind, name: &str| Group { kind, name: name.to_owned(), ..Group::default() };
         let web = group(GroupKind::Docker, "web-d");
         let log = OnBehalf {

@@ -158,7 +158,7 @@ mod tests {
     #[case("/var/log/pods/shop_web-7d9/nginx/0.log")]
     #[case("/var/log/pods/shop_web-7d9_5fb2/nginx/current.log")]
     #[case("/var/log/pods/sh op_web-7d9_5fb2/nginx/0.log")]
-    fn other_files_are_nobodys_log(#[case] path: &str) {
+    fn other_files_are_not_container_logs(#[case] path: &str) {
         assert_eq!(owner(&path.replace("{ID}", ID)), None);
     }
 

@@ -85,7 +85,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_session_with_a_terminal_is_told_apart() {
+    fn sessions_with_a_terminal_are_distinguished() {
         let parent = || "sshd".to_owned();
         assert_eq!(name("bash", 70, 34816, 12, parent), "bash[70]");
         assert_eq!(name("server", 70, 0, 12, parent), "server by sshd");
@@ -94,7 +94,7 @@ mod tests {
     }
 
     #[test]
-    fn a_leader_that_is_gone_leaves_its_name() {
+    fn a_session_keeps_its_name_after_its_leader_has_ended() {
         let mut sessions = Sessions::default();
         // Larger than any pid can be.
         let gone = 0x7fff_ffff;

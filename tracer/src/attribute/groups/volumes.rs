@@ -113,7 +113,7 @@ mod tests {
     #[case("/var/lib/containers/storage/overlay-containers/{ID}/userdata/shm")]
     #[case("/var/lib/docker/containers/{ID}/mounts/shm")]
     #[case("/run/containerd/io.containerd.grpc.v1.cri/sandboxes/{ID}/shm")]
-    fn shared_memory_is_a_containers(#[case] point: &str) {
+    fn shared_memory_belongs_to_its_container(#[case] point: &str) {
         assert_eq!(parse_mount_point(&point.replace("{ID}", ID)), Some(MountPointOwner::Shm(ID)));
     }
 
@@ -136,7 +136,7 @@ mod tests {
     #[case("/srv/{ID}/shm")]
     #[case("/srv/pods/x/volumes/other/name")]
     #[case("/")]
-    fn other_volumes_are_nobodys(#[case] point: &str) {
+    fn other_volumes_have_no_owner(#[case] point: &str) {
         assert_eq!(parse_mount_point(&point.replace("{ID}", ID)), None);
     }
 }

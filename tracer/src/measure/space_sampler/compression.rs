@@ -46,7 +46,7 @@ mod tests {
     use crate::measure::space_sampler::handle::MAX_HANDLE_SZ;
 
     #[test]
-    fn a_handle_of_btrfs_tells_the_subvolume() {
+    fn a_btrfs_handle_contains_the_subvolume() {
         let mut handle = Handle { bytes: 20, kind: 0x4d, handle: [0; MAX_HANDLE_SZ] };
         handle.handle[..8].copy_from_slice(&257_u64.to_ne_bytes());
         handle.handle[8..16].copy_from_slice(&5_u64.to_ne_bytes());
@@ -61,7 +61,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_btrfs_has_no_uuid() {
+    fn other_filesystems_have_no_uuid() {
         assert_eq!(fsid_of(&File::open("/proc").unwrap()), None);
     }
 }

@@ -277,14 +277,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_was_there_before_is_not_counted() {
+    fn space_used_before_is_not_counted() {
         assert_eq!(usage_before(8192, 5000, 5000), 0);
         assert_eq!(usage_before(8192, 5000, 100), 4096);
         assert_eq!(usage_before(0, 1 << 30, 100), 0);
     }
 
     #[test]
-    fn the_oldest_are_forgotten() {
+    fn the_oldest_files_are_dropped() {
         let handle = Handle { bytes: 0, kind: 0, handle: [0; MAX_HANDLE_SZ] };
         let owner = ProcKey { start_ns: 1, tgid: 1, pad: 0 };
         let mut space = SpaceSampler::default();

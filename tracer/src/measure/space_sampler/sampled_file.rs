@@ -110,7 +110,7 @@ mod tests {
     }
 
     #[test]
-    fn what_compression_saved_is_freed_once() {
+    fn compression_savings_are_freed_once() {
         let handle = Handle { bytes: 0, kind: 0, handle: [0; MAX_HANDLE_SZ] };
         let owner = ProcKey { start_ns: 1, tgid: 1, pad: 0 };
         let mut known =

@@ -50,7 +50,7 @@ pub struct Auth {
 }
 
 impl Default for Auth {
-    /// Without any requirement.
+    /// No requirements: plain HTTP without authentication.
     fn default() -> Self {
         Self::new(None, BTreeMap::new())
     }
@@ -188,7 +188,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_wrong_with_a_file_is_said() {
+    fn errors_in_the_file_are_reported() {
         for (text, word) in [
             ("", "no protection"),
             ("[user]\nx='y'", "unknown field"),
@@ -206,7 +206,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn only_the_right_password_passes() {
+    async fn only_the_correct_password_is_accepted() {
         let hash = bcrypt::hash("open sesame: now", 4).unwrap();
         let auth = read(&format!("[users]\nprometheus = '{hash}'")).unwrap();
         // base64 of `prometheus:open sesame: now`.

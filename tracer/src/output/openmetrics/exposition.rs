@@ -167,14 +167,14 @@ mod tests {
     }
 
     #[test]
-    fn the_older_form() {
+    fn the_older_format() {
         let text = text(Format::Text);
         assert!(text.contains("# TYPE x_seen_bytes_total counter\n"), "{text}");
         assert!(!text.contains("# UNIT") && !text.contains("# EOF"), "{text}");
     }
 
     #[test]
-    fn who_wants_which() {
+    fn the_accept_header_selects_the_format() {
         let prometheus =
             "application/openmetrics-text;version=1.0.0,text/plain;version=0.0.4;q=0.5";
         assert_eq!(Format::from_accept(prometheus), Format::OpenMetrics);

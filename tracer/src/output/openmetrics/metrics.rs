@@ -1,4 +1,4 @@
-//! The state behind the endpoint.
+//! The state that scrapes are answered from.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 

@@ -31,7 +31,7 @@ fn a_scrape_of_a_busy_host() {
 }
 
 #[test]
-fn unknown_is_absent_and_never_full_is_infinite() {
+fn unknown_values_are_absent_and_not_filling_is_infinite() {
     let text = scrape(fixtures::idle(), Format::Text);
     assert!(text.contains("filltop_volume_time_to_full_seconds{volume=\"/\"} +Inf\n"), "{text}");
     assert!(!text.contains("filltop_volume_explained_ratio"), "{text}");
@@ -70,9 +70,8 @@ fn hostile_names_stay_inside_their_labels() {
     }
 }
 
-/// No series is there twice.
 #[test]
-fn every_series_is_there_once() {
+fn no_series_is_repeated() {
     let mut snapshot = fixtures::busy();
     // Two mount points whose labels are equal when cut.
     for n in 0..2 {
@@ -99,7 +98,7 @@ fn every_series_is_there_once() {
 
 /// The bound documented in docs/metrics.md, on a host with too many of everything.
 #[test]
-fn a_thousand_of_everything_is_a_bounded_number_of_series() {
+fn the_number_of_series_is_bounded() {
     let mut snapshot = fixtures::idle();
     snapshot.volumes = (0..1000).map(|n| fixtures::volume(&format!("/v{n}"))).collect();
     snapshot.writers = (0..5000)

@@ -247,7 +247,7 @@ mod tests {
     }
 
     #[test]
-    fn windows_add_up() {
+    fn intervals_add_up() {
         let mut totals = Totals::new(50, &["/srv/store/pg".to_owned(), "/quiet".to_owned()]);
         for _ in 0..3 {
             totals.add(&fixtures::busy());
@@ -266,7 +266,7 @@ mod tests {
     }
 
     #[test]
-    fn a_newcomer_that_writes_more_gets_the_place_of_the_quietest() {
+    fn a_newcomer_that_writes_more_gets_the_slot_of_the_quietest() {
         let mut totals = Totals::new(2, &[]);
         let window = |rows: &[(&str, u64)]| {
             let mut snapshot = fixtures::idle();

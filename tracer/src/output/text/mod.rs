@@ -27,7 +27,7 @@ const LONG_FORM_FROM: usize = 72;
 const GROUPS_FROM: usize = 100;
 /// A volume that fills within this many seconds is critical, as in the built-in alert rules.
 const CRITICAL_S: f64 = 30.0 * 60.0;
-/// … and within this many a warning.
+/// A volume that fills within this many seconds is a warning.
 const WARNING_S: f64 = 4.0 * 3600.0;
 
 /// Options of the text output.

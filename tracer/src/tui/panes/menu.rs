@@ -18,11 +18,11 @@ pub fn draw(
     state: &UiState,
 ) {
     // Two rows of a long command identify the process; more could push the menu off the screen.
-    let room = usize::from(area.width) * 2;
+    let available = usize::from(area.width) * 2;
     let mut lines: Vec<Line> = action_menu::identity(target, state.charset)
         .into_iter()
         .map(|(label, text)| {
-            Line::plain(truncate(&label_value(label, &text), room, state.charset).into_owned())
+            Line::plain(truncate(&label_value(label, &text), available, state.charset).into_owned())
         })
         .collect();
     // On a low terminal, keep the menu: the title already names the target.

@@ -98,7 +98,11 @@ pub fn draw_page(painter: &mut Painter<'_>, area: Rect, title: &str, lines: &[Li
     let height = usize::from(area.height - 1);
     let from = from.min(wrapped.len().saturating_sub(height));
     let below = wrapped.len() - from - height.min(wrapped.len() - from);
-    let more = if below > 0 { format!("  ({below} more lines below)") } else { String::new() };
+    let more = match below {
+        0 => String::new(),
+        1 => "  (1 more line below)".to_owned(),
+        _ => format!("  ({below} more lines below)"),
+    };
     painter.put(area.x, area.y, &format!("{title}{more}"), area.width, Role::Head);
     for (y, (text, role)) in (area.y + 1..area.bottom()).zip(&wrapped[from..]) {
         painter.put(area.x, y, text, area.width, *role);
@@ -114,9 +118,9 @@ pub fn wrap(text: &str, width: usize) -> Vec<String> {
     let mut rest = text;
     let mut indent = 0;
     loop {
-        let room = width.saturating_sub(indent).max(1);
+        let available = width.saturating_sub(indent).max(1);
         let pad = " ".repeat(indent);
-        if sanitize::width(rest) <= room {
+        if sanitize::width(rest) <= available {
             lines.push(format!("{pad}{rest}"));
             return lines;
         }
@@ -124,7 +128,7 @@ pub fn wrap(text: &str, width: usize) -> Vec<String> {
         let mut used = 0;
         for (at, c) in rest.char_indices() {
             used += sanitize::width(c.encode_utf8(&mut [0; 4]));
-            if used > room && at > 0 {
+            if used > available && at > 0 {
                 break;
             }
             end = at + c.len_utf8();

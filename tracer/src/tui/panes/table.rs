@@ -58,13 +58,19 @@ pub fn draw(
             Align::Left | Align::Path => format!("{}{mark}", spec.title),
         };
         let cell = columns::cell(&text, spec.align, *width, false, state.charset);
-        let room = (*width).min(usize::from(area.right().saturating_sub(x)));
+        let available = (*width).min(usize::from(area.right().saturating_sub(x)));
         let role = if sorted { Role::Accent } else { Role::Head };
-        put(painter, x, area.y, &cell, room, role);
+        put(painter, x, area.y, &cell, available, role);
         x = x.saturating_add(*width as u16 + 1);
     }
     if part.rows.rows.is_empty() && area.height > 1 {
-        painter.put(inner.x, area.y + 1, nothing(part.query.view, state), inner.width, Role::Faint);
+        painter.put(
+            inner.x,
+            area.y + 1,
+            empty_text(part.query.view, state),
+            inner.width,
+            Role::Faint,
+        );
     }
     let rows = part.rows.rows.iter().enumerate().skip(part.from);
     for (y, (index, row)) in (area.y + 1..area.bottom()).zip(rows) {
@@ -77,8 +83,8 @@ pub fn draw(
                 }
                 _ => columns::cell(&cell.text, spec.align, *width, false, state.charset),
             };
-            let room = (*width).min(usize::from(area.right().saturating_sub(x)));
-            put(painter, x, y, &text, room, cell.role);
+            let available = (*width).min(usize::from(area.right().saturating_sub(x)));
+            put(painter, x, y, &text, available, cell.role);
             x = x.saturating_add(*width as u16 + 1);
         }
         if part.selected == Some(index) {
@@ -108,7 +114,7 @@ fn put(painter: &mut Painter<'_>, x: u16, y: u16, text: &str, width: usize, role
 }
 
 /// The text shown in an empty table.
-fn nothing(view: View, state: &UiState) -> &'static str {
+fn empty_text(view: View, state: &UiState) -> &'static str {
     if !state.filter.is_empty() {
         return "no rows match the filter (Esc clears it)";
     }

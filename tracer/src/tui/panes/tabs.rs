@@ -10,7 +10,7 @@ use crate::tui::query::{View, VolumeChoice};
 use crate::tui::rows::Rows;
 use crate::tui::state::UiState;
 
-/// Below this width only the current table's name is shown.
+/// From this width on, all tables have their names; below it, only the current one.
 const NAMES_FROM: u16 = 64;
 
 /// The label of a tab: `1 writers 12`.
@@ -52,7 +52,7 @@ pub fn draw(painter: &mut Painter<'_>, area: Rect, rows: &Rows, state: &UiState)
         VolumeChoice::All => "all volumes".to_owned(),
         _ => display_for(&state.focus, state.charset).into_owned(),
     };
-    let room = usize::from(area.right().saturating_sub(x)).saturating_sub(1);
+    let available = usize::from(area.right().saturating_sub(x)).saturating_sub(1);
     let note = if state.filter.is_empty() || state.typing {
         volume
     } else {
@@ -61,10 +61,10 @@ pub fn draw(painter: &mut Painter<'_>, area: Rect, rows: &Rows, state: &UiState)
         // As much as fits. The filter comes before the volume: it explains why rows are missing.
         [format!("{volume}  {found}"), found]
             .into_iter()
-            .find(|note| sanitize::width(note) <= room)
+            .find(|note| sanitize::width(note) <= available)
             .unwrap_or(filter)
     };
-    let note = sanitize::fit(&note, room, state.charset);
+    let note = sanitize::fit(&note, available, state.charset);
     let start = area.right() - sanitize::width(&note) as u16;
     let role = if state.filter.is_empty() { Role::Faint } else { Role::Warning };
     painter.put(start, area.y, &note, area.right() - start, role);

@@ -295,7 +295,7 @@ mod tests {
     }
 
     #[test]
-    fn only_what_changed_is_sent_by_the_shortest_way() {
+    fn only_changes_are_sent_with_the_shortest_cursor_moves() {
         let mut terminal = terminal();
         let plain = TextStyle::new();
         assert_eq!(
@@ -316,7 +316,7 @@ mod tests {
     }
 
     #[test]
-    fn after_a_wide_character_the_place_is_given_anew() {
+    fn the_cursor_is_positioned_again_after_a_wide_character() {
         let mut terminal = terminal();
         let sent = frame(&mut terminal, &[("日b", TextStyle::new())]);
         assert_eq!(sent, "\x1b[1;1H日\x1b[1;3Hb\x1b[?25l");

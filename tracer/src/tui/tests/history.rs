@@ -132,7 +132,7 @@ fn history_is_bounded_in_memory_and_loses_no_written_byte() {
 }
 
 #[test]
-fn a_host_with_many_writers_has_a_history_too() {
+fn a_host_with_many_writers_has_a_history() {
     let long = |n: u32| {
         let mut snapshot = (*nth(n)).clone();
         let writer = snapshot.writers[0].clone();

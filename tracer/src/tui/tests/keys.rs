@@ -120,7 +120,7 @@ fn the_selection_stays_on_the_same_row() {
 }
 
 #[test]
-fn open_details_keep_to_the_selected_process() {
+fn open_details_stay_on_the_selected_process() {
     let mut app = app();
     app.press(Key::Enter);
     let mut later = fixtures::busy();
@@ -166,7 +166,7 @@ fn the_most_urgent_volume_is_followed_until_a_row_is_selected() {
 }
 
 #[test]
-fn a_volume_at_rest_gives_way_to_one_that_fills() {
+fn an_idle_volume_gives_way_to_one_that_fills() {
     let mut app = App::new(UiState::default(), Limits::default());
     let quiet = |second| {
         let mut quiet = fixtures::busy();
@@ -343,14 +343,14 @@ fn units_theme_window_interval() {
 }
 
 #[test]
-fn an_interval_that_is_not_ours_is_not_changed() {
+fn a_fixed_interval_cannot_be_changed() {
     let mut app = app();
     assert!(app.press(Key::Char('+')).is_empty());
     assert!(text(&screen(&app)).contains("cannot be changed"));
 }
 
 #[test]
-fn the_end_and_the_terminal() {
+fn quit_suspend_and_redraw() {
     let mut app = app();
     assert_eq!(app.press(Key::Char('q')), [Effect::Quit]);
     assert_eq!(app.press(Key::Ctrl('z')), [Effect::Suspend]);
@@ -375,7 +375,7 @@ fn two_keys_to_the_action_and_a_third_to_confirm() {
 }
 
 #[test]
-fn a_confirmed_action_is_handed_out() {
+fn a_confirmed_action_is_returned_as_an_effect() {
     let mut app = App::new(UiState { can_act: true, ..UiState::default() }, Limits::default());
     app.add_snapshot(Arc::new(fixtures::busy()));
     press(&mut app, "xjjj");

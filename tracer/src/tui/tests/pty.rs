@@ -105,7 +105,7 @@ fn a_terminal_that_does_not_read_blocks_nothing() {
 }
 
 #[test]
-fn one_frame_is_all_that_waits() {
+fn at_most_one_frame_is_queued() {
     let (master, slave) = pty(80, 24);
     let writer = FrameWriter::new(slave).unwrap();
     writer.send(vec![b'x'; 1 << 20]).unwrap();
@@ -205,7 +205,7 @@ fn a_resize_repaints() {
     assert!(after.ends_with("\x1b[?1049l"), "{sent:?}");
 }
 
-/// Set in the environment of the process that shall panic.
+/// Set in the environment of the process that is to panic.
 const PANIC: &str = "FILLTOP_TEST_PANIC";
 
 /// Runs the test binary again on a terminal of its own, where it sets raw mode and panics.

@@ -284,12 +284,12 @@ pub fn tree_cell(
         _ => None,
     };
     let name = name.unwrap_or_default();
-    let room = width.saturating_sub(sanitize::width(&indent) + sanitize::width(mark));
+    let available = width.saturating_sub(sanitize::width(&indent) + sanitize::width(mark));
     let is_path = !matches!(row.item, Item::Writer(_)) && name.contains('/');
     let name = if is_path {
-        sanitize::fit(&name, room, cell_format.charset)
+        sanitize::fit(&name, available, cell_format.charset)
     } else {
-        sanitize::truncate(&name, room, cell_format.charset)
+        sanitize::truncate(&name, available, cell_format.charset)
     };
     format!("{indent}{mark}{name}")
 }

@@ -205,12 +205,12 @@ pub fn directory(path: &str) -> &str {
     let owner = classify(path);
     let ends = path.char_indices().filter(|(at, c)| *c == '/' && *at > 0).map(|(at, _)| at);
     // systemd-nspawn itself may run in `supervisor`, a sibling of `payload`.
-    let is_beside = |part: &str| {
+    let is_payload_sibling = |part: &str| {
         matches!(owner, CgroupOwner::Machine(_))
             && path[part.len()..].split('/').nth(1) == Some("payload")
     };
     ends.map(|end| &path[..end])
-        .find(|part| classify(part) == owner && !is_beside(part))
+        .find(|part| classify(part) == owner && !is_payload_sibling(part))
         .unwrap_or(path)
 }
 

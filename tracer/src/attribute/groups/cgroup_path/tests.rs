@@ -42,7 +42,7 @@ const UID: &str = "5fb2a3c4-d5e6-4789-8abc-0123456789ab";
 #[case("/", CgroupOwner::Root)]
 #[case("", CgroupOwner::Root)]
 #[case("/..", CgroupOwner::Root)]
-fn tells_who_lives_there(#[case] path: &str, #[case] expected: CgroupOwner) {
+fn the_path_identifies_the_owner(#[case] path: &str, #[case] expected: CgroupOwner) {
     assert_eq!(classify(path), expected);
 }
 
@@ -98,7 +98,11 @@ fn tells_who_lives_there(#[case] path: &str, #[case] expected: CgroupOwner) {
     true
 )]
 #[case("/kubepods-besteffort-pod{U_ID}.slice:crio:{ID}", Some(GroupKind::Crio), true)]
-fn tells_containers(#[case] path: &str, #[case] runtime: Option<GroupKind>, #[case] in_pod: bool) {
+fn containers_are_recognised(
+    #[case] path: &str,
+    #[case] runtime: Option<GroupKind>,
+    #[case] in_pod: bool,
+) {
     let path = path
         .replace("{ID}", ID)
         .replace("{ID2}", &"ab".repeat(32))
@@ -133,7 +137,7 @@ fn tells_containers(#[case] path: &str, #[case] runtime: Option<GroupKind>, #[ca
     GroupKind::Machine,
     Some("db")
 )]
-fn tells_monitors(
+fn monitors_are_recognised(
     #[case] path: &str,
     #[case] program: &'static str,
     #[case] runtime: GroupKind,
@@ -156,7 +160,7 @@ fn the_payload_is_the_machine() {
 }
 
 #[test]
-fn a_name_like_a_monitors_is_none() {
+fn a_name_like_a_monitors_is_not_a_monitor() {
     let own = CgroupOwner::Plain("/jobs/conmon".to_owned());
     assert_eq!(classify("/jobs/conmon"), own);
     let unit = CgroupOwner::Unit("x.service".to_owned());
@@ -178,7 +182,7 @@ fn a_containers_own_directory_is_the_topmost_one() {
 #[case("/user.slice/user-.slice", None)]
 #[case("/x/user.slice/user-1000.slice", None)]
 #[case("/system.slice/docker.service", None)]
-fn the_slice_tells_the_user(#[case] path: &str, #[case] expected: Option<u32>) {
+fn the_slice_identifies_the_user(#[case] path: &str, #[case] expected: Option<u32>) {
     assert_eq!(user(path), expected);
 }
 
@@ -215,8 +219,8 @@ fn a_pod_without_a_container_is_the_pod() {
 #[case::deleted("0::/system.slice/a.service (deleted)\n", "/system.slice/a.service")]
 #[case::nothing("", "/")]
 #[case::damaged("nonsense\n0::\n", "")]
-fn the_hierarchy_that_says_most_is_believed(#[case] text: &str, #[case] path: &str) {
-    let (found, place) = most_specific(&text.replace("{ID}", ID));
+fn the_most_specific_hierarchy_is_used(#[case] text: &str, #[case] path: &str) {
+    let (found, owner) = most_specific(&text.replace("{ID}", ID));
     assert_eq!(found, path.replace("{ID}", ID));
-    assert_eq!(place, classify(&found));
+    assert_eq!(owner, classify(&found));
 }

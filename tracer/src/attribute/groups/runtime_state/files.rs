@@ -72,7 +72,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_could_be_forged_is_not_read() {
+    fn files_that_could_be_forged_are_not_read() {
         let dir = tempfile::tempdir().unwrap();
         let at = |name: &str| dir.path().join(name);
         fs::create_dir(at("d")).unwrap();

@@ -76,7 +76,7 @@ struct FailedLookup {
 }
 
 impl FailedLookup {
-    /// Whether it is too soon to look again. A new container gets its name soon or never, and a
+    /// Whether it is too soon to search again. A new container gets its name soon or never, and a
     /// search reads users' home directories, so the pauses double, up to a minute.
     fn is_too_soon(&self) -> bool {
         self.at.elapsed() < FIRST_RETRY * 2_u32.pow(self.times.saturating_sub(1).min(7))
@@ -166,12 +166,12 @@ impl RuntimeState {
         let usual = self.root.join("run/containerd").join(TASKS).join(namespace).join(name);
         // A non-default state directory is found through the host's mount of the container's root.
         let end = Path::new(TASKS).join(namespace).join(name).join("rootfs");
-        let is = usual.is_dir() || host().iter().any(|mount| mount.mount_point.ends_with(&end));
+        let runs = usual.is_dir() || host().iter().any(|mount| mount.mount_point.ends_with(&end));
         if self.tasks.len() >= MAX_KNOWN {
             self.tasks.clear();
         }
-        self.tasks.insert(key, is);
-        is
+        self.tasks.insert(key, runs);
+        runs
     }
 
     /// Namespace and name of a pod, by its UID: kubelet keeps its logs in
@@ -194,7 +194,7 @@ impl RuntimeState {
     /// Begins a new interval: forgets the pods and tasks that were not found.
     pub fn next_interval(&mut self) {
         self.pods.retain(|_, found| found.is_some());
-        self.tasks.retain(|_, is| *is);
+        self.tasks.retain(|_, runs| *runs);
     }
 
     fn look_up(&self, id: &str) -> Option<ContainerName> {

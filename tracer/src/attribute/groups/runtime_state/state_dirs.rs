@@ -118,7 +118,7 @@ mod tests {
     #[case("hostname", "/etc/hostname")]
     #[case("hosts", "/etc/hosts")]
     #[case("resolv.conf", "/etc/resolv.conf")]
-    fn dockers_directory_is_where_its_files_are_mounted_from(
+    fn dockers_state_directory_is_where_its_files_are_mounted_from(
         #[case] file: &str,
         #[case] point: &str,
     ) {
@@ -138,7 +138,7 @@ mod tests {
     #[case::dockers_overlay(
         "9 1 0:9 / / rw - overlay overlay rw,upperdir=/d/overlay2/b7/diff,workdir=/w\n"
     )]
-    fn other_mounts_tell_nothing(#[case] line: &str) {
+    fn other_mounts_lead_to_no_state(#[case] line: &str) {
         assert_eq!(found(line), []);
     }
 

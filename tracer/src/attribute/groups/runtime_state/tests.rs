@@ -3,7 +3,7 @@ use tracer_host::mounts;
 
 const ID: &str = "3f1c2a9be0d84c7f8a65b1c2d3e4f5061728394a5b6c7d8e9fa0b1c2d3e4f506";
 
-/// A host with one file of state.
+/// The name of the container on a host with one state file.
 fn found(path: &str, content: &str) -> Option<ContainerName> {
     let root = tempfile::tempdir().unwrap();
     let path = root.path().join(path.replace("{ID}", ID));
@@ -23,7 +23,7 @@ fn named(runtime: GroupKind, name: &str) -> Option<ContainerName> {
 }
 
 #[test]
-fn docker_keeps_config_v2() {
+fn docker_names_are_in_config_v2() {
     let path = "var/lib/docker/containers/{ID}/config.v2.json";
     assert_eq!(
         found(path, r#"{"Name":"/web","Config":{"Labels":{}}}"#),
@@ -36,7 +36,7 @@ fn docker_keeps_config_v2() {
 }
 
 #[test]
-fn containerd_keeps_a_bundle() {
+fn containerd_names_are_in_the_bundle() {
     let path = "run/containerd/io.containerd.runtime.v2.task/k8s.io/{ID}/config.json";
     let content = r#"{"annotations":{"io.kubernetes.cri.sandbox-namespace":"shop",
             "io.kubernetes.cri.sandbox-name":"web-7d9","io.kubernetes.cri.container-name":"nginx"}}"#;
@@ -63,7 +63,7 @@ fn podman_and_crio_share_a_store() {
 }
 
 #[test]
-fn kubelet_links_logs() {
+fn kubelet_names_are_in_the_log_links() {
     assert_eq!(
         found("var/log/containers/web-7d9_shop_nginx-{ID}.log", ""),
         in_pod(GroupKind::Containerd, None)
@@ -76,12 +76,12 @@ fn kubelet_links_logs() {
 }
 
 #[test]
-fn damaged_state_is_no_name() {
+fn damaged_state_gives_no_name() {
     assert_eq!(found("var/lib/docker/containers/{ID}/config.v2.json", "{\"Name\":"), None);
     assert_eq!(found("etc/hostname", "x"), None);
 }
 
-/// A host with one file of state, and a container that has these mounts.
+/// The name of the container on a host with one state file, if the container has these mounts.
 fn mounted(host: &str, own: &str, path: &str, content: &str) -> Option<ContainerName> {
     let root = tempfile::tempdir().unwrap();
     let fill = |text: &str| text.replace("{ID}", ID);
@@ -141,14 +141,14 @@ fn containerd_is_found_wherever_its_state_is() {
 }
 
 #[test]
-fn a_users_store_names_that_users_containers_alone() {
+fn a_users_store_names_only_that_users_containers() {
     let root = tempfile::tempdir().unwrap();
     let lists = root.path().join("home/ann/.local/share/containers/storage/overlay-containers");
     fs::create_dir_all(&lists).unwrap();
     let list = lists.join("containers.json");
     fs::write(&list, format!(r#"[{{"id":"{ID}","names":["postgres"]}}]"#)).unwrap();
     if std::os::unix::fs::chown(&list, Some(4242), None).is_err() {
-        println!("SKIP a_users_store_names_that_users_containers_alone: cannot give a file away");
+        println!("SKIP a_users_store_names_only_that_users_containers: cannot give a file away");
         return;
     }
     let none = || (Vec::new(), Vec::new());

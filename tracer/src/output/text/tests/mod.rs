@@ -29,7 +29,7 @@ fn a_host_of_containers(#[case] width: usize) {
 #[rstest]
 #[case(80)]
 #[case(120)]
-fn groups_with_what_they_are_to_blame_for(#[case] width: usize) {
+fn groups_with_the_growth_charged_to_them(#[case] width: usize) {
     let options = TextOptions { by: By::Group, ..at(width) };
     let text = snapshot(&host::containers(), &options);
     insta::assert_snapshot!(format!("by_group_{width}"), text);
@@ -90,7 +90,7 @@ fn files_that_containers_hold() {
 }
 
 #[test]
-fn no_line_is_too_long_and_no_name_gets_through() {
+fn no_line_is_too_long_and_no_name_is_printed_unescaped() {
     let mut busy = fixtures::busy();
     busy.writers[0].cmdline = Some("x\x1b[2J\n日本".repeat(50));
     busy.volumes[0].mount_point = "/\u{202e}".repeat(40);
@@ -127,7 +127,7 @@ fn no_line_is_too_long_and_no_name_gets_through() {
 }
 
 #[test]
-fn what_is_left_out_is_summed_up() {
+fn omitted_rows_are_summed_up() {
     let options = TextOptions { top: 1, ..at(80) };
     let text = snapshot(&fixtures::busy(), &options);
     assert!(text.contains("… and 3 more writers: 12.6 MiB/s"), "{text}");
@@ -136,7 +136,7 @@ fn what_is_left_out_is_summed_up() {
 }
 
 #[test]
-fn what_is_not_seen_is_said_first_and_nobody_wrote_is_not_said() {
+fn unseen_growth_is_reported_instead_of_nothing_was_written() {
     let mut hidden = fixtures::idle();
     let volume = &mut hidden.volumes[0];
     volume.used_delta_bytes = 5 << 30;
