@@ -10,7 +10,7 @@ fn main() {
 
 /// Sets `{variable}_PATH` to the object named by the environment variable, or to where
 /// `cargo xtask build` puts it. A debug build without the object embeds an empty one, so that
-/// `cargo check` and the tests of what does not trace work without LLVM; such a filltop refuses to
+/// `cargo check` and the tests that do not trace work without LLVM; such a filltop refuses to
 /// trace. A release build fails instead.
 fn embed(variable: &str, name: &str) {
     println!("cargo::rerun-if-env-changed={variable}");

@@ -19,7 +19,7 @@ pub fn held() -> anyhow::Result<Vec<Held>> {
 }
 
 #[test]
-fn a_held_file_is_shown_with_its_holder_to_the_block() -> Result {
+fn a_held_file_is_shown_with_its_holder_and_exact_size() -> Result {
     need_tracing!();
     let volume = TestVolume::new("ext4", 64)?;
     let path = volume.path().join("spooled");

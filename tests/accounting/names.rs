@@ -42,7 +42,7 @@ fn a_removed_file_is_marked_deleted() -> Result {
 }
 
 #[test]
-fn in_a_chroot_the_path_is_the_hosts() -> Result {
+fn in_a_chroot_the_path_is_that_of_the_host() -> Result {
     need_tracing!();
     let volume = TestVolume::new("ext4", 64)?;
     fs::create_dir_all(volume.path().join("jail/var/mod_gzip"))?;
@@ -59,7 +59,7 @@ fn in_a_chroot_the_path_is_the_hosts() -> Result {
 }
 
 #[test]
-fn through_a_bind_mount_the_path_is_the_volumes() -> Result {
+fn through_a_bind_mount_the_path_is_that_of_the_volume() -> Result {
     need_tracing!();
     let volume = TestVolume::new("ext4", 64)?;
     let (real, bound) = (volume.path().join("real/deep"), volume.path().join("bound"));

@@ -371,7 +371,7 @@ fn a_removed_file_of_a_lower_layer_is_held_there() -> Result {
     };
     drop(reader);
     if held_bytes(&snapshot, &volume) == Some(0) && held_bytes(&snapshot, &image) == Some(0) {
-        // Without the types, filltop falls back to the walk, which cannot tell the layers apart.
+        // Without the types, filltop falls back to the walk, which cannot distinguish the layers.
         let is_module = Path::new("/sys/module/overlay/initstate").exists();
         let has_types = Path::new("/sys/kernel/btf/overlay").exists();
         ensure!(is_module && !has_types, "{:?}", snapshot.held);

@@ -22,7 +22,7 @@ fn refused(command: &mut Command, with: &[&str]) -> Result {
 }
 
 #[test]
-fn without_privileges_it_names_the_fix() -> Result {
+fn without_privileges_the_error_names_the_fix() -> Result {
     need_tracing!();
     let program = Public::new(&filltop())?;
     let mut command = Command::new(program.path());
@@ -60,7 +60,7 @@ fn hiding(command: &mut Command, path: &'static str, file: Option<(&'static str,
 }
 
 #[test]
-fn without_type_information_it_names_the_fix() -> Result {
+fn without_type_information_the_error_names_the_fix() -> Result {
     need_tracing!();
     let mut command = Command::new(filltop());
     command.args(["snapshot", "--for", "100ms"]);
@@ -69,10 +69,12 @@ fn without_type_information_it_names_the_fix() -> Result {
 }
 
 #[test]
-fn under_lockdown_it_names_the_fix() -> Result {
+fn under_lockdown_the_error_names_the_fix() -> Result {
     need_tracing!();
     if !std::path::Path::new("/sys/kernel/security").is_dir() {
-        println!("SKIP refusals::under_lockdown_it_names_the_fix: securityfs is not available");
+        println!(
+            "SKIP refusals::under_lockdown_the_error_names_the_fix: securityfs is not available"
+        );
         return Ok(());
     }
     let mut command = Command::new(filltop());

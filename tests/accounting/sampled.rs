@@ -13,7 +13,7 @@ use filltop_tests::{Filltop, TestVolume, need_tracing};
 
 use super::Result;
 
-const LONGER_THAN_A_LOOK: Duration = Duration::from_millis(1_300);
+const LONGER_THAN_AN_INTERVAL: Duration = Duration::from_millis(1_300);
 const MIB: u64 = 1 << 20;
 
 /// A file is renamed, truncated, unlinked while open, and closed.
@@ -25,14 +25,14 @@ fn follows_a_file_to_its_end(fs_type: &str) -> Result {
     let mut file = File::create(at("a"))?;
     let ino = file.metadata()?.ino();
     file.write_all(&vec![7; 8 << 20])?;
-    thread::sleep(LONGER_THAN_A_LOOK);
+    thread::sleep(LONGER_THAN_AN_INTERVAL);
     fs::rename(at("a"), at("b"))?;
     file.set_len(2 << 20)?;
-    thread::sleep(LONGER_THAN_A_LOOK);
+    thread::sleep(LONGER_THAN_AN_INTERVAL);
     fs::remove_file(at("b"))?;
-    thread::sleep(LONGER_THAN_A_LOOK);
+    thread::sleep(LONGER_THAN_AN_INTERVAL);
     drop(file);
-    thread::sleep(LONGER_THAN_A_LOOK);
+    thread::sleep(LONGER_THAN_AN_INTERVAL);
     // All space is back, and no process is left charged for it.
     let measured = filltop.stop()?;
     let rows = measured.snapshot.paths.iter();
@@ -112,7 +112,7 @@ fn a_file_created_just_before_a_sample_has_all_its_space() -> Result {
             paths.push(path);
         }
     }
-    thread::sleep(LONGER_THAN_A_LOOK);
+    thread::sleep(LONGER_THAN_AN_INTERVAL);
     let measured = filltop.stop()?;
     let mut short = 0;
     for path in &paths {

@@ -115,7 +115,7 @@ fn reading_the_maps_skips_no_kprobe() -> Result {
 const ROWS: usize = (1 << 18) / 8 * 7;
 
 /// Pins this thread, and the processes that it starts from now on, to this CPU.
-fn go_to(cpu: usize) -> Result {
+fn pin_to_cpu(cpu: usize) -> Result {
     let mut set = CpuSet::new();
     set.set(cpu);
     Ok(sched_setaffinity(None, &set)?)
@@ -136,7 +136,7 @@ fn a_folded_file_that_is_written_again_is_named() -> Result {
     }
     let volume = TestVolume::new("tmpfs", 1200)?;
     let filltop = Filltop::start(&["--top", "1000000"])?;
-    go_to(1).context("two CPUs are needed")?;
+    pin_to_cpu(1).context("two CPUs are needed")?;
     let calls = BpfCalls::of(filltop.pid())?;
     let mut paths = Vec::new();
     for part in 0..8 {
@@ -148,7 +148,7 @@ fn a_folded_file_that_is_written_again_is_named() -> Result {
         run_workload(workload().arg("many").arg(&dir).args(["--files", &files, "--bytes", "10"]))?;
         for n in 0..16 {
             let path = dir.join(format!("again-{n}"));
-            go_to(n % 2)?;
+            pin_to_cpu(n % 2)?;
             fs::write(&path, "once")?;
             paths.push((n % 2, path));
         }
@@ -158,7 +158,7 @@ fn a_folded_file_that_is_written_again_is_named() -> Result {
     }
     // These writes continue while a sample is read in which files are folded.
     for (cpu, path) in &paths {
-        go_to(*cpu)?;
+        pin_to_cpu(*cpu)?;
         fs::OpenOptions::new().append(true).open(path)?.write_all(&[7; 10_000])?;
         thread::sleep(Duration::from_millis(20));
     }

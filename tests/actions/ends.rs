@@ -9,7 +9,7 @@ use std::time::Duration;
 use anyhow::{Context as _, ensure};
 use filltop_tests::{TestVolume, wait_until};
 
-use crate::{Bench, Cgroup, Result, Writer, escaping, goes_on, need_root, stands_still};
+use crate::{Bench, Cgroup, Result, Writer, escaping, need_root, resumes, writes_nothing};
 
 const SOON: Duration = Duration::from_secs(5);
 
@@ -18,7 +18,7 @@ fn ends(how: &str, kind: &str, cgroup: Option<&Cgroup>, frozen: bool) -> Result 
     let volume = TestVolume::new("ext4", 64)?;
     let bench = Bench::new()?;
     let mut writer = escaping(volume.path(), kind, cgroup)?;
-    goes_on(volume.path(), SOON)?;
+    resumes(volume.path(), SOON)?;
     if frozen {
         bench.stop(&writer.pid(), &[])?;
     }
@@ -26,9 +26,9 @@ fn ends(how: &str, kind: &str, cgroup: Option<&Cgroup>, frozen: bool) -> Result 
     ensure!(done["ended"]["left"].as_array().is_some_and(Vec::is_empty), "{done}");
     let status = writer.child.wait()?;
     ensure!(!status.success(), "{status}");
-    // An orphan of another session from before is not part of the tree: it ends by itself.
+    // An earlier orphan of another session is not part of the tree: it ends automatically.
     std::thread::sleep(Duration::from_millis(100));
-    stands_still(volume.path())?;
+    writes_nothing(volume.path())?;
     ensure!(bench.records().is_empty(), "{:?}", bench.records());
     Ok(())
 }
@@ -40,20 +40,20 @@ fn term_ends_a_tree() -> Result {
 }
 
 #[test]
-fn term_ends_what_is_frozen() -> Result {
+fn term_ends_a_frozen_tree() -> Result {
     need_root!();
     ends("term", "fork", None, true)
 }
 
 #[test]
-fn kill_ends_a_tree_whose_children_flee() -> Result {
+fn kill_ends_a_tree_whose_children_escape() -> Result {
     need_root!();
     ends("kill", "fork", None, false)?;
     ends("kill", "daemon", None, false)
 }
 
 #[test]
-fn kill_ends_a_cgroup_that_is_frozen() -> Result {
+fn kill_ends_a_frozen_cgroup() -> Result {
     need_root!();
     let cgroup = Cgroup::new("filltop-kill-v2")?;
     ends("kill", "daemon", Some(&cgroup), true)?;

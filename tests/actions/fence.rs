@@ -19,7 +19,7 @@ use crate::{Bench, Cgroup, Result, need_root};
 /// The time that docs/actions.md promises for the end of a fence whose supervisor is killed.
 const STATED: Duration = Duration::from_secs(1);
 
-/// Operations that take no space, as far as filltop can tell; all others of [`Fenced::round`] take
+/// Operations that take no space, as far as filltop can determine; all others of [`Fenced::round`] take
 /// some.
 const FREE: [&str; 9] = [
     "pwrite in place",
@@ -95,12 +95,12 @@ impl Fenced {
     fn is_free(&mut self) -> Result {
         let round = self.round()?;
         let failed: Vec<_> =
-            round.iter().filter(|(_, came)| *came != "ok" && *came != "EOPNOTSUPP").collect();
+            round.iter().filter(|(_, result)| *result != "ok" && *result != "EOPNOTSUPP").collect();
         ensure!(failed.is_empty(), "{failed:?}");
         Ok(())
     }
 
-    /// Checks that exactly the operations that take space fail. `in_place` says whether the
+    /// Checks that exactly the operations that take space fail. `in_place`: whether the
     /// filesystem overwrites in place.
     fn is_fenced(&mut self, in_place: bool) -> Result {
         let round = self.round()?;
@@ -143,7 +143,7 @@ fn text(path: &Path) -> Result<&str> {
 
 /// A group is fenced off a volume. Another group can write there, and the fenced group can write
 /// elsewhere.
-fn keeps_off(fs_type: &str, cgroup: Option<&Cgroup>) -> Result {
+fn blocks_the_volume(fs_type: &str, cgroup: Option<&Cgroup>) -> Result {
     let volume = TestVolume::new(fs_type, 390)?;
     let elsewhere = tempfile::tempdir()?;
     let bench = Bench::new()?;
@@ -179,13 +179,13 @@ fn keeps_off(fs_type: &str, cgroup: Option<&Cgroup>) -> Result {
 fn a_cgroup_is_fenced_off_a_volume() -> Result {
     need_fence!();
     let cgroup = Cgroup::new("filltop-fence")?;
-    keeps_off("ext4", Some(&cgroup))
+    blocks_the_volume("ext4", Some(&cgroup))
 }
 
 #[test]
 fn processes_without_a_cgroup_are_fenced_individually() -> Result {
     need_fence!();
-    keeps_off("ext4", None)
+    blocks_the_volume("ext4", None)
 }
 
 #[test]
@@ -193,7 +193,7 @@ fn a_fence_works_on_other_filesystems() -> Result {
     need_fence!();
     for fs_type in ["xfs", "btrfs", "tmpfs"] {
         let cgroup = Cgroup::new("filltop-fence-fs")?;
-        keeps_off(fs_type, Some(&cgroup)).context(fs_type)?;
+        blocks_the_volume(fs_type, Some(&cgroup)).context(fs_type)?;
     }
     Ok(())
 }

@@ -11,7 +11,7 @@ use filltop_tests::{TestVolume, Truth, workload};
 use rustix::process::{Pid, Signal, kill_process_group};
 use serde_json::Value;
 
-use crate::{Bench, Cgroup, Result, Writer, goes_on, need_root, stands_still};
+use crate::{Bench, Cgroup, Result, Writer, need_root, resumes, writes_nothing};
 
 const SOON: Duration = Duration::from_secs(5);
 /// The limit from the command to the last byte. Virtual machines with disks of their own emulate
@@ -48,13 +48,13 @@ fn forking_writer(
         .spawn()?;
     let _leash = Leash(Pid::from_child(&server));
     place(&server)?;
-    goes_on(volume.path(), SOON)?;
+    resumes(volume.path(), SOON)?;
     std::thread::sleep(Duration::from_millis(300));
     let target = target(server.id(), volume.path())?;
     let start = Instant::now();
     let done = bench.stop(&target, &[])?;
     let took = start.elapsed();
-    stands_still(volume.path())?;
+    writes_nothing(volume.path())?;
     ensure!(took < within(), "frozen only after {took:?}: {done}");
     let halted = done["halted"]["took_ms"].as_f64().context("took_ms")?;
     ensure!(halted < 1_000.0, "suspended only after {halted} ms");
@@ -65,7 +65,7 @@ fn forking_writer(
     ensure!(plan["refused"][0].as_str().is_some_and(|reason| reason.contains("already")), "{plan}");
     println!("frozen after {:.0} ms by {said}: {}", took.as_secs_f64() * 1e3, done["halted"]);
     bench.resume(done["id"].as_str().context("id")?)?;
-    goes_on(volume.path(), SOON)?;
+    resumes(volume.path(), SOON)?;
     let output = server.wait_with_output()?;
     ensure!(output.status.success(), "the server failed: {:?}", output.status);
     let truth: Truth = serde_json::from_slice(&output.stdout)?;
@@ -97,7 +97,7 @@ fn by_the_pid_of_one_worker() -> Result {
         "--life-ms",
         "200",
     ])?;
-    goes_on(volume.path(), SOON)?;
+    resumes(volume.path(), SOON)?;
     let start = Instant::now();
     let children = format!("/proc/{0}/task/{0}/children", server.pid());
     loop {
@@ -108,7 +108,7 @@ fn by_the_pid_of_one_worker() -> Result {
             break;
         }
     }
-    stands_still(volume.path())?;
+    writes_nothing(volume.path())?;
     ensure!(crate::state(server.child.id())? == 'T', "the forking parent is not stopped");
     Ok(())
 }
@@ -127,7 +127,7 @@ fn by_the_freezer_of_cgroup_v2() -> Result {
 /// If the tree of a pid is all that its cgroup contains, the cgroup's freezer is used: no process
 /// can escape.
 #[test]
-fn by_the_freezer_around_a_tree() -> Result {
+fn by_the_freezer_of_a_cgroup_that_contains_just_the_tree() -> Result {
     need_root!();
     let cgroup = Cgroup::new("filltop-freeze-tree")?;
     forking_writer(|server| cgroup.take(server), |pid, _| Ok(pid.to_string()), "cgroup v2 freezer")
@@ -157,7 +157,7 @@ fn a_dry_run_goes_to_the_last_system_call_and_no_further() -> Result {
     let path = volume.path().join("f");
     let path = path.to_str().context("UTF-8")?;
     let writer = Writer::start(&["pace", path, "--rate", "1000000", "--block", "10000"])?;
-    goes_on(volume.path(), SOON)?;
+    resumes(volume.path(), SOON)?;
     for (how, would) in
         [("freeze", "send SIGSTOP to"), ("term", "send SIGTERM to"), ("kill", "send SIGKILL to")]
     {
@@ -165,7 +165,7 @@ fn a_dry_run_goes_to_the_last_system_call_and_no_further() -> Result {
         let line = done["would"][0].as_str().context("would")?;
         ensure!(line.starts_with(would) && line.ends_with(&writer.pid()), "{done}");
         ensure!(done["dry_run"] == true);
-        goes_on(volume.path(), SOON)?;
+        resumes(volume.path(), SOON)?;
     }
     ensure!(bench.records().is_empty());
     Ok(())

@@ -14,7 +14,7 @@ use rustix::process::{Pid, Signal, kill_process};
 
 use crate::targets::Parents;
 use crate::{
-    Bench, Cgroup, Result, Writer, goes_on, need_root, small_writer, stands_still, unified,
+    Bench, Cgroup, Result, Writer, need_root, resumes, small_writer, unified, writes_nothing,
 };
 
 const ID: &str = "1a51dec0ffee0000000000000000000000000000000000000000000000001234";
@@ -37,7 +37,7 @@ impl Stage {
         fs::create_dir_all(&parent)?;
         let volume = TestVolume::new("ext4", 64)?;
         let writer = small_writer(volume.path())?;
-        goes_on(volume.path(), SOON)?;
+        resumes(volume.path(), SOON)?;
         let container = Cgroup::below(&parent, ID)?;
         Ok(Self { volume, bench: Bench::new()?, writer, container, _parents: parents })
     }
@@ -71,7 +71,7 @@ impl Stage {
             ensure!(!line.is_empty(), "the command exited: {}", said(stop));
         }
         stop.stdout = Some(stdout.into_inner());
-        stands_still(self.volume.path())?;
+        writes_nothing(self.volume.path())?;
         ensure!(stop.try_wait()?.is_none(), "the command did not stay in the foreground");
         Ok(())
     }
@@ -117,7 +117,7 @@ fn the_freeze_ends_with_the_container_where_the_supervisor_can_leave_it() -> Res
     let (supervisor, watchdog) = stage.bench.supervisor_and_watchdog()?;
     ensure!(!inside.contains(&supervisor) && !inside.contains(&watchdog), "{inside:?}");
     stage.kill_container()?;
-    let took = goes_on(stage.dir(), STATED)?;
+    let took = resumes(stage.dir(), STATED)?;
     println!("thawed {:.0} ms after the end of the container", took.as_secs_f64() * 1e3);
     stop.wait()?;
     Ok(())
@@ -129,13 +129,13 @@ fn the_freeze_ends_at_its_time_limit_and_with_sigterm() -> Result {
     let stage = Stage::new()?;
     let mut stop = stage.stop("true", "3s")?;
     stage.halted(&mut stop)?;
-    goes_on(stage.dir(), SOON)?;
+    resumes(stage.dir(), SOON)?;
     ensure!(stop.wait()?.success());
     for signal in [Signal::TERM, Signal::HUP, Signal::INT] {
         let mut stop = stage.stop("true", "60s")?;
         stage.halted(&mut stop)?;
         kill_process(Pid::from_child(&stop), signal)?;
-        goes_on(stage.dir(), STATED)?;
+        resumes(stage.dir(), STATED)?;
         ensure!(stop.wait()?.success(), "{signal:?}");
         ensure!(stage.bench.records().is_empty());
     }
@@ -153,7 +153,7 @@ fn a_freeze_is_refused_where_nothing_would_undo_it() -> Result {
     let status = stop.wait()?;
     let said = said(&mut stop);
     ensure!(status.code() == Some(1) && said.contains("/run/filltop"), "{status} {said}");
-    goes_on(stage.dir(), SOON)?;
+    resumes(stage.dir(), SOON)?;
     Ok(())
 }
 
@@ -167,15 +167,15 @@ fn a_freeze_left_by_the_container_is_undone_by_a_command_on_the_host() -> Result
     // The freeze lasts as long as its supervisor is alive.
     let listed = stage.bench.command(&["resume", "--list"]).output()?;
     ensure!(String::from_utf8_lossy(&listed.stdout).contains("freeze-"), "{listed:?}");
-    stands_still(stage.dir())?;
+    writes_nothing(stage.dir())?;
     stage.kill_container()?;
     stop.wait()?;
-    stands_still(stage.dir())?;
+    writes_nothing(stage.dir())?;
     let start = Instant::now();
     let output = stage.bench.command(&["resume", "--list"]).output()?;
     let said = String::from_utf8(output.stderr)?;
     ensure!(said.contains("had lost its supervisor"), "{said}");
-    goes_on(stage.dir(), STATED)?;
+    resumes(stage.dir(), STATED)?;
     println!("thawed {:.0} ms after the next command began", start.elapsed().as_secs_f64() * 1e3);
     Ok(())
 }
@@ -194,7 +194,7 @@ fn a_freeze_left_by_the_container_is_undone_by_a_watch() -> Result {
     stage.halted(&mut stop)?;
     stage.kill_container()?;
     stop.wait()?;
-    let took = goes_on(stage.dir(), SOON)?;
+    let took = resumes(stage.dir(), SOON)?;
     println!("thawed {:.0} ms after the end of the container", took.as_secs_f64() * 1e3);
     drop(watch);
     Ok(())

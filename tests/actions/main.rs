@@ -154,7 +154,7 @@ fn bytes_in(dir: &Path) -> Result<u64> {
 }
 
 /// Checks that nothing is written there for 1.2 s.
-fn stands_still(dir: &Path) -> Result {
+fn writes_nothing(dir: &Path) -> Result {
     let before = bytes_in(dir)?;
     std::thread::sleep(Duration::from_millis(1_200));
     let after = bytes_in(dir)?;
@@ -163,7 +163,7 @@ fn stands_still(dir: &Path) -> Result {
 }
 
 /// Waits until something is written there, at most for `within`; returns how long that took.
-fn goes_on(dir: &Path, within: Duration) -> Result<Duration> {
+fn resumes(dir: &Path, within: Duration) -> Result<Duration> {
     let (before, start) = (bytes_in(dir)?, Instant::now());
     while bytes_in(dir)? <= before {
         ensure!(start.elapsed() < within, "nothing was written within {within:?}");

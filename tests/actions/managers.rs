@@ -11,7 +11,7 @@ use filltop_tests::filltop;
 use crate::{Bench, Cgroup, Result, need_root, unified};
 
 /// Writes a fake manager that logs its arguments, and then runs a line of shell.
-fn scribe(dir: &Path, name: &str, then: &str) -> Result {
+fn write_fake_manager(dir: &Path, name: &str, then: &str) -> Result {
     let script = dir.join(name);
     fs::write(&script, format!("#!/bin/sh\necho \"$0 $*\" >> \"${{0%/*}}/asked\"\n{then}\n"))?;
     Ok(fs::set_permissions(&script, fs::Permissions::from_mode(0o755))?)
@@ -31,7 +31,7 @@ fn a_container_is_stopped_by_its_runtime() -> Result {
     need_root!();
     let bench = Bench::new()?;
     let dir = tempfile::tempdir()?;
-    scribe(dir.path(), "docker", "")?;
+    write_fake_manager(dir.path(), "docker", "")?;
     let id = "3f1c2a9be0d84c7f8a65b1c2d3e4f5061728394a5b6c7d8e9fa0b1c2d3e4f506";
     let parent = unified()?.join("docker");
     fs::create_dir_all(&parent)?;
@@ -53,7 +53,7 @@ fn a_container_is_stopped_by_its_runtime() -> Result {
     // This one reports success without having stopped anything: filltop checks that.
     let idle = stop(&[]);
     let alive = child.try_wait()?.is_none();
-    scribe(dir.path(), "docker", &format!("kill -9 {}", child.id()))?;
+    write_fake_manager(dir.path(), "docker", &format!("kill -9 {}", child.id()))?;
     let done = stop(&[]);
     child.kill()?;
     child.wait()?;
@@ -66,7 +66,7 @@ fn a_container_is_stopped_by_its_runtime() -> Result {
     let left = done["ended"]["left"].as_array().map(Vec::len);
     ensure!(status == Some(0) && left == Some(0), "{status:?} {done}");
     ensure!(asked(dir.path())?.trim_end().ends_with(&format!("docker stop {}", &id[..12])));
-    ensure!(alive, "something else than the runtime ended it");
+    ensure!(alive, "something other than the runtime ended it");
     drop(cgroup);
     let _ = fs::remove_dir(parent);
     Ok(())
@@ -86,7 +86,11 @@ fn a_unit_is_stopped_by_systemd_where_that_runs() -> Result {
     let cgroup = Cgroup::below(slice.path(), "shop.service")?;
     let mut child = Command::new("sleep").arg("60").spawn()?;
     cgroup.take(&child)?;
-    scribe(dir.path(), "systemctl", &format!("[ $1 = show ] || kill -9 {}", child.id()))?;
+    write_fake_manager(
+        dir.path(),
+        "systemctl",
+        &format!("[ $1 = show ] || kill -9 {}", child.id()),
+    )?;
     let stop = |prepare: &str, name: &str| {
         let filltop = filltop();
         let script = format!(

@@ -9,8 +9,8 @@ use anyhow::{Context as _, ensure};
 use filltop_tests::TestVolume;
 
 use crate::{
-    Bench, Cgroup, Result, Writer, bytes_in, escaping, goes_on, need_root, small_writer,
-    stands_still, state,
+    Bench, Cgroup, Result, Writer, bytes_in, escaping, need_root, resumes, small_writer, state,
+    writes_nothing,
 };
 
 const SOON: Duration = Duration::from_secs(5);
@@ -24,7 +24,7 @@ fn fleeing(kind: &str, cgroup: Option<&Cgroup>, settle: Duration, rounds: u32) -
     let bench = Bench::new()?;
     let writer = escaping(volume.path(), kind, cgroup)?;
     for round in 0..rounds {
-        goes_on(volume.path(), SOON)?;
+        resumes(volume.path(), SOON)?;
         let done = bench.stop(&writer.pid(), &[])?;
         std::thread::sleep(settle);
         let before = bytes_in(volume.path())?;
@@ -34,7 +34,7 @@ fn fleeing(kind: &str, cgroup: Option<&Cgroup>, settle: Duration, rounds: u32) -
         ensure!(done["halted"]["notes"].as_array().is_some_and(Vec::is_empty), "{done}");
         bench.resume(&writer.pid())?;
     }
-    goes_on(volume.path(), SOON)?;
+    resumes(volume.path(), SOON)?;
     Ok(())
 }
 
@@ -66,7 +66,7 @@ fn children_in_a_cgroup() -> Result {
     let _writer = escaping(volume.path(), "daemon", Some(&cgroup))?;
     std::thread::sleep(Duration::from_millis(100));
     for _ in 0..10 {
-        goes_on(volume.path(), SOON)?;
+        resumes(volume.path(), SOON)?;
         bench.stop("/filltop-flee", &[])?;
         let before = bytes_in(volume.path())?;
         std::thread::sleep(Duration::from_millis(200));
@@ -94,13 +94,13 @@ fn a_process_that_is_moved_to_another_cgroup_stays_frozen() -> Result {
     let volume = TestVolume::new("ext4", 64)?;
     let bench = Bench::new()?;
     let writer = small_writer(volume.path())?;
-    goes_on(volume.path(), SOON)?;
+    resumes(volume.path(), SOON)?;
     bench.stop(&writer.pid(), &[])?;
     let cgroup = Cgroup::new("filltop-move")?;
     cgroup.take(&writer.child)?;
-    stands_still(volume.path())?;
+    writes_nothing(volume.path())?;
     bench.resume(&writer.pid())?;
-    goes_on(volume.path(), SOON)?;
+    resumes(volume.path(), SOON)?;
     Ok(())
 }
 
@@ -123,7 +123,7 @@ fn a_process_that_keeps_changing_its_cgroup_is_frozen() -> Result {
     let mut by_signals = 0;
     for round in 0..20 {
         let bench = Bench::new()?;
-        goes_on(volume.path(), SOON)?;
+        resumes(volume.path(), SOON)?;
         let done = bench.stop(&writer.pid(), &[])?;
         ensure!(done["halted"]["processes"] == 1, "round {round}: {done}");
         by_signals += u32::from(state(writer.child.id())? == 'T');
@@ -145,7 +145,7 @@ fn a_process_that_is_traced() -> Result {
     let volume = TestVolume::new("ext4", 64)?;
     let bench = Bench::new()?;
     let writer = small_writer(volume.path())?;
-    goes_on(volume.path(), SOON)?;
+    resumes(volume.path(), SOON)?;
     let pid = writer.child.id() as libc::pid_t;
     let trace = |request: libc::c_uint| -> Result {
         let null = std::ptr::null_mut::<libc::c_void>();
@@ -160,9 +160,9 @@ fn a_process_that_is_traced() -> Result {
     let note = done["halted"]["notes"][0].as_str().context("no note")?;
     ensure!(note.contains("is traced by"), "{note}");
     trace(libc::PTRACE_DETACH)?;
-    stands_still(volume.path())?;
+    writes_nothing(volume.path())?;
     bench.resume(&writer.pid())?;
-    goes_on(volume.path(), SOON)?;
+    resumes(volume.path(), SOON)?;
     Ok(())
 }
 
@@ -183,7 +183,7 @@ fn asleep(cgroup: Option<&Cgroup>) -> Result {
     if let Some(cgroup) = cgroup {
         cgroup.take(&writer.child)?;
     }
-    goes_on(volume.path(), SOON)?;
+    resumes(volume.path(), SOON)?;
     freeze_volume(volume.path(), true)?;
     let start = std::time::Instant::now();
     while state(writer.child.id())? != 'D' && start.elapsed() < SOON {}
@@ -194,9 +194,9 @@ fn asleep(cgroup: Option<&Cgroup>) -> Result {
     ensure!(note.contains("uninterruptible sleep"), "{note}");
     // The one write that was blocked completes; then the process is suspended.
     std::thread::sleep(Duration::from_millis(100));
-    stands_still(volume.path())?;
+    writes_nothing(volume.path())?;
     bench.resume(&writer.pid())?;
-    goes_on(volume.path(), SOON)?;
+    resumes(volume.path(), SOON)?;
     Ok(())
 }
 
@@ -208,7 +208,7 @@ fn a_process_that_cannot_be_killed_yet_is_reported() -> Result {
     let volume = TestVolume::new("ext4", 64)?;
     let bench = Bench::new()?;
     let mut writer = small_writer(volume.path())?;
-    goes_on(volume.path(), SOON)?;
+    resumes(volume.path(), SOON)?;
     freeze_volume(volume.path(), true)?;
     let start = std::time::Instant::now();
     while state(writer.child.id())? != 'D' && start.elapsed() < SOON {}

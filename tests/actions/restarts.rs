@@ -12,7 +12,8 @@ use serde_json::Value;
 
 use crate::targets::Parents;
 use crate::{
-    Bench, Cgroup, Result, bytes_in, goes_on, lines, need_root, small_writer, stands_still, unified,
+    Bench, Cgroup, Result, bytes_in, lines, need_root, resumes, small_writer, unified,
+    writes_nothing,
 };
 
 const ID: &str = "5ea1c0ffee00000000000000000000000000000000000000000000000000cccc";
@@ -47,7 +48,7 @@ impl Container {
         let writer = small_writer(self.volume.path())?;
         cgroup.take(&writer.child)?;
         self.writer = Some((cgroup, writer));
-        goes_on(self.volume.path(), SOON)?;
+        resumes(self.volume.path(), SOON)?;
         Ok(())
     }
 
@@ -111,13 +112,13 @@ fn a_later_freeze_by_another_program_is_kept() -> Result {
         std::thread::sleep(Duration::from_millis(20));
     }
     let frozen = fs::read_to_string(&freeze)?;
-    let still = stands_still(container.volume.path());
+    let still = writes_nothing(container.volume.path());
     fs::write(&freeze, "0")?;
     ensure!(frozen.trim() == "1", "the later freeze was thawed");
     still
 }
 
-/// When another program thaws the target, the list says so.
+/// When another program thaws the target, the list reports that.
 #[test]
 fn a_freeze_that_was_undone_elsewhere_is_not_listed_as_in_force() -> Result {
     need_root!();

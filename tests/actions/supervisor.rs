@@ -8,7 +8,7 @@ use anyhow::{Context as _, ensure};
 use filltop_tests::TestVolume;
 use rustix::process::{Pid, Signal, kill_process};
 
-use crate::{Bench, Result, Writer, goes_on, need_root, small_writer, stands_still};
+use crate::{Bench, Result, Writer, need_root, resumes, small_writer, writes_nothing};
 
 const SOON: Duration = Duration::from_secs(5);
 /// The time that docs/actions.md promises.
@@ -25,7 +25,7 @@ impl Frozen {
         let volume = TestVolume::new("ext4", 64)?;
         let bench = Bench::new()?;
         let writer = small_writer(volume.path())?;
-        goes_on(volume.path(), SOON)?;
+        resumes(volume.path(), SOON)?;
         bench.stop(&writer.pid(), arguments)?;
         Ok(Self { volume, bench, _writer: writer })
     }
@@ -43,10 +43,10 @@ fn signal(pid: u32, signal: Signal) -> Result {
 fn a_killed_supervisor_thaws_the_target() -> Result {
     need_root!();
     let frozen = Frozen::new(&[])?;
-    stands_still(frozen.dir())?;
+    writes_nothing(frozen.dir())?;
     let (supervisor, _) = frozen.bench.supervisor_and_watchdog()?;
     signal(supervisor, Signal::KILL)?;
-    let took = goes_on(frozen.dir(), STATED)?;
+    let took = resumes(frozen.dir(), STATED)?;
     println!("thawed {:.1} ms after kill -9 of the supervisor", took.as_secs_f64() * 1e3);
     let start = Instant::now();
     while !frozen.bench.records().is_empty() {
@@ -68,10 +68,10 @@ fn a_killed_watchdog_is_replaced_and_nothing_thaws() -> Result {
             _ => ensure!(start.elapsed() < STATED, "the watchdog is not replaced"),
         }
     };
-    stands_still(frozen.dir())?;
+    writes_nothing(frozen.dir())?;
     ensure!(frozen.bench.supervisor_and_watchdog()? == (supervisor, next));
     signal(supervisor, Signal::KILL)?;
-    goes_on(frozen.dir(), STATED)?;
+    resumes(frozen.dir(), STATED)?;
     Ok(())
 }
 
@@ -84,11 +84,11 @@ fn an_orphaned_freeze_is_undone_by_the_next_command() -> Result {
     signal(watchdog, Signal::STOP)?;
     signal(supervisor, Signal::KILL)?;
     signal(watchdog, Signal::KILL)?;
-    stands_still(frozen.dir())?;
+    writes_nothing(frozen.dir())?;
     let output = frozen.bench.command(&["resume", "--list"]).output()?;
     let said = String::from_utf8(output.stderr)?;
     ensure!(said.contains("had lost its supervisor"), "{said}");
-    goes_on(frozen.dir(), STATED)?;
+    resumes(frozen.dir(), STATED)?;
     Ok(())
 }
 
@@ -102,12 +102,12 @@ fn an_orphaned_freeze_is_undone_by_any_helper() -> Result {
     let mut helper = frozen.bench.command(&["helper"]);
     let mut helper = helper.stdin(std::os::fd::OwnedFd::from(theirs)).spawn()?;
     // The helper must not touch a freeze whose supervisor is alive.
-    stands_still(frozen.dir())?;
+    writes_nothing(frozen.dir())?;
     let (supervisor, watchdog) = frozen.bench.supervisor_and_watchdog()?;
     signal(watchdog, Signal::STOP)?;
     signal(supervisor, Signal::KILL)?;
     signal(watchdog, Signal::KILL)?;
-    let took = goes_on(frozen.dir(), STATED);
+    let took = resumes(frozen.dir(), STATED);
     drop(ours);
     let status = helper.wait()?;
     println!("thawed {:.0} ms after kill -9 of both", took?.as_secs_f64() * 1e3);
@@ -116,12 +116,12 @@ fn an_orphaned_freeze_is_undone_by_any_helper() -> Result {
 }
 
 #[test]
-fn it_expires() -> Result {
+fn a_freeze_expires() -> Result {
     need_root!();
     let start = Instant::now();
     let frozen = Frozen::new(&["--for", "3s"])?;
-    stands_still(frozen.dir())?;
-    goes_on(frozen.dir(), Duration::from_secs(3))?;
+    writes_nothing(frozen.dir())?;
+    resumes(frozen.dir(), Duration::from_secs(3))?;
     let took = start.elapsed();
     ensure!(took > Duration::from_millis(2_900) && took < Duration::from_secs(5), "{took:?}");
     Ok(())
@@ -129,12 +129,12 @@ fn it_expires() -> Result {
 
 /// If the supervisor hangs, its watchdog ends the freeze on time.
 #[test]
-fn it_expires_even_if_the_supervisor_hangs() -> Result {
+fn a_freeze_expires_even_if_its_supervisor_hangs() -> Result {
     need_root!();
     let frozen = Frozen::new(&["--for", "2s"])?;
     let (supervisor, _) = frozen.bench.supervisor_and_watchdog()?;
     signal(supervisor, Signal::STOP)?;
-    let thawed = goes_on(frozen.dir(), Duration::from_secs(6));
+    let thawed = resumes(frozen.dir(), Duration::from_secs(6));
     signal(supervisor, Signal::KILL)?;
     let took = thawed?;
     ensure!(took > Duration::from_secs(2), "{took:?}");
@@ -148,12 +148,12 @@ fn a_stop_killed_at_any_moment_leaves_no_orphaned_freeze() -> Result {
     need_root!();
     let volume = TestVolume::new("ext4", 64)?;
     let writer = small_writer(volume.path())?;
-    goes_on(volume.path(), SOON)?;
+    resumes(volume.path(), SOON)?;
     // How long one `stop` takes on this machine.
     let start = Instant::now();
     Bench::new()?.stop(&writer.pid(), &[])?;
     let whole = start.elapsed();
-    goes_on(volume.path(), SOON)?;
+    resumes(volume.path(), SOON)?;
     let mut halted = 0;
     for moment in 0..25u32 {
         let bench = Bench::new()?;
@@ -169,7 +169,7 @@ fn a_stop_killed_at_any_moment_leaves_no_orphaned_freeze() -> Result {
             ensure!(fs::exists(format!("/proc/{watchdog}"))?, "there is no watchdog");
             signal(supervisor, Signal::KILL)?;
         }
-        goes_on(volume.path(), STATED).with_context(|| format!("killed after {moment} steps"))?;
+        resumes(volume.path(), STATED).with_context(|| format!("killed after {moment} steps"))?;
     }
     ensure!(halted > 0, "nothing was tested: no kill came after the freeze");
     println!("25 kills, {halted} of them after the freeze");

@@ -101,7 +101,7 @@ fn the_monitor_of_lxc_is_never_affected() -> Result {
     let mut payload = Inhabitant::new(&[], "lxc.payload.filltop-jail1")?;
     let freeze = plan(&bench, "filltop-jail1", &[])?;
     ensure!(pids(&freeze) == [payload.pid()] && freeze["target"]["kind"] == "lxc", "{freeze}");
-    ensure!(freeze["blast"]["processes"] == 0, "other processes than the named ones: {freeze}");
+    ensure!(freeze["blast"]["processes"] == 0, "processes other than the named ones: {freeze}");
     let done = bench.stop("lxc/filltop-jail1", &["--how", "kill"])?;
     ensure!(done["ended"]["left"].as_array().is_some_and(Vec::is_empty), "{done}");
     ensure!(!payload.runs()? && monitor.runs()?, "the monitor was affected");

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, ensure};
 use filltop_tests::TestVolume;
 
-use crate::{Bench, Cgroup, Result, Writer, bytes_in, goes_on, need_root};
+use crate::{Bench, Cgroup, Result, Writer, bytes_in, need_root, resumes};
 
 const SOON: Duration = Duration::from_secs(5);
 const RATE: f64 = 5e6;
@@ -35,7 +35,7 @@ fn held_to_its_rate(arguments: &[&str], cgroup: Option<&Cgroup>) -> Result {
     if let Some(cgroup) = cgroup {
         cgroup.take(&writer.child)?;
     }
-    goes_on(volume.path(), SOON)?;
+    resumes(volume.path(), SOON)?;
     let free = speed(volume.path(), Duration::from_millis(500))?;
     if free < 4.0 * RATE {
         let name = std::thread::current().name().unwrap_or("?").to_owned();

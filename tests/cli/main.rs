@@ -40,7 +40,7 @@ fn without_a_terminal_the_screen_suggests_what_to_do() -> Result {
 }
 
 #[test]
-fn the_first_figures_come_soon_and_stdout_has_only_json() -> Result {
+fn the_first_figures_arrive_soon_and_stdout_has_only_json() -> Result {
     need_tracing!();
     let output = Command::new(filltop()).args(["snapshot", "--json", "--for", "100ms"]).output()?;
     ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));

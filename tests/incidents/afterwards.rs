@@ -1,4 +1,4 @@
-//! filltop is started late, or asked when everything is over.
+//! filltop is started late, or queried when everything is over.
 
 use std::fs;
 use std::os::unix::process::CommandExt as _;
@@ -38,9 +38,9 @@ fn late() -> Result {
     let suggestion = event.suggestion.context("no suggested command")?;
     ensure!(suggestion.command == format!("filltop stop {} --how freeze", writer.pid()));
     let (eta, truth) = (event.eta_s.context("no estimate")?, left as f64 / 3e6);
-    stage.truth(format!("at 3 MB/s {truth:.1} s were left when filltop said {eta:.1} s"));
+    stage.truth(format!("at 3 MB/s {truth:.1} s were left when filltop reported {eta:.1} s"));
     ensure!((0.5..=2.0).contains(&(eta / truth)), "{eta} s, in truth {truth} s");
-    stage.look("nearly full");
+    stage.sample_other_tools("nearly full");
     stage.must("full")?;
     stage.finish()
 }
@@ -84,10 +84,10 @@ fn sort() -> Result {
     let left = fs::read_dir(stage.mount())?.flatten().filter(|e| e.file_name() != "lost+found");
     ensure!(left.count() == 0, "sort has left files behind");
     stage.truth(format!(
-        "sort took {peak} B, said \"{}\", and has removed all of its files",
+        "sort took {peak} B, printed \"{}\", and has removed all of its files",
         said.lines().next().unwrap_or_default()
     ));
-    stage.look("sort is dead, its files are gone");
+    stage.sample_other_tools("sort is dead, its files are gone");
     let event = stage.must("errors")?;
     ensure!(event.culprits.first().is_some_and(|row| row.pid == pid), "{:?}", event.culprits);
     stage.must("over")?;

@@ -103,7 +103,7 @@ fn fsyncs(address: SocketAddr) -> anyhow::Result<Vec<(f64, u64)>> {
 #[test]
 fn cache() -> Result {
     need_tracing!();
-    need_speed!("restic has to encrypt 200 MB within a minute, beside an etcd under load");
+    need_speed!("restic has to encrypt 200 MB within a minute, next to an etcd under load");
     let restic_program = need_program!("restic");
     let etcd_program = need_program!("etcd");
     let (jobs, store) = (Cgroup::new(JOBS)?, Cgroup::new(STORE)?);
@@ -141,7 +141,7 @@ fn cache() -> Result {
             let _build = Server::spawn_in(&jobs, &build)?;
             let event = stage.must("cap")?;
             let size = used_below(&cache)?;
-            stage.look("over the cap");
+            stage.sample_other_tools("over the cap");
             let times = size as f64 / CAP_BYTES as f64;
             stage.truth(format!("the cache holds {size} B, {times:.2} of its cap, a moment later"));
             ensure!((1.0..1.3).contains(&times), "reported at {times:.2} of the cap");

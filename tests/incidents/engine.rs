@@ -115,7 +115,7 @@ fn hot(stage: &Stage, program: &Path, ldb: &Path) -> Result {
         let free = stage.free_bytes()?;
         if room_at.is_none() && stage.has("room")? {
             room_at = Some((Instant::now(), free));
-            stage.look("the program has made room");
+            stage.sample_other_tools("the program has made room");
         }
         let ended = server.0.try_wait()?.is_some();
         if refused_at.is_none() && (ended || free < 1 << 20) {
@@ -138,7 +138,7 @@ fn hot(stage: &Stage, program: &Path, ldb: &Path) -> Result {
     let signs = ["No space left", "GetStatusForPrevError", "stalled"];
     ensure!(signs.iter().any(|sign| state.contains(sign)), "another reason: {state}");
     stage.truth(format!(
-        "db_bench: {}; filltop had said so {:.1} s after the volume was full or the engine had ended",
+        "db_bench: {}; filltop had reported it {:.1} s after the volume was full or the engine had ended",
         state.trim(),
         after.as_secs_f64()
     ));
@@ -147,13 +147,13 @@ fn hot(stage: &Stage, program: &Path, ldb: &Path) -> Result {
     let room = stage.must("room")?;
     let removed = fs::read_to_string(&done).context("the program did not run")?.lines().count();
     let (at, free) = room_at.context("the shortage was reported")?;
-    let went_on = said.duration_since(at);
+    let continued_for = said.duration_since(at);
     stage.truth(format!(
-        "with {free} B left the program removed {removed} whole files; the engine went on for {:.1} s",
-        went_on.as_secs_f64()
+        "with {free} B left the program removed {removed} whole files; the engine continued for {:.1} s",
+        continued_for.as_secs_f64()
     ));
     ensure!(removed == MOST && room.avail_bytes.is_some_and(|avail| avail > 0), "{removed} files");
-    ensure!(went_on > Duration::from_secs(1), "the engine ended after {went_on:?}");
+    ensure!(continued_for > Duration::from_secs(1), "the engine ended after {continued_for:?}");
     let check = Command::new(ldb)
         .arg(format!("--db={}", cold.display()))
         .arg("checkconsistency")

@@ -162,7 +162,7 @@ fn fill_and_clean(stage: &Stage, jail: &Path, cgroup: &Cgroup, answers: &AtomicU
         named.avail_bytes.is_some_and(|avail| avail > 0),
         "the culprit was named only when the volume was full: {named:?}"
     );
-    stage.look("while it fills");
+    stage.sample_other_tools("while it fills");
     let suggestion = named.suggestion.as_ref().context("no suggested command")?;
     ensure!(suggestion.command.contains(GROUP), "{suggestion:?}");
     let snapshot = stage.snapshot("5s")?;
@@ -182,7 +182,7 @@ fn fill_and_clean(stage: &Stage, jail: &Path, cgroup: &Cgroup, answers: &AtomicU
         answers.load(Ordering::Relaxed),
         reserve as f64 / f64::from(1 << 20)
     ));
-    stage.look("full");
+    stage.sample_other_tools("full");
     for turn in 1..=3 {
         stage.begin(&format!("deleted {turn}"));
         let freed = delete_oldest(&spool)?;

@@ -20,7 +20,7 @@ pub fn ask(mount: &Path) -> BTreeMap<&'static str, String> {
         ("df", &["df", "-h", m], all),
         ("du", &["du", "-sh", m], all),
         ("lsof", &["lsof", "-nP", "-a", "+L1", m], head),
-        ("iotop", &["iotop-c", "-b", "-o", "-P", "-qqq", "-n", "2", "-d", "2"], second_look),
+        ("iotop", &["iotop-c", "-b", "-o", "-P", "-qqq", "-n", "2", "-d", "2"], second_sample),
         ("pidstat", &["pidstat", "-d", "2", "1"], most_written),
         ("fatrace", &["fatrace", "-c", "-s", "2", "-f", "CW"], by_process),
     ];
@@ -66,7 +66,7 @@ fn head(text: &str) -> String {
 }
 
 /// The second of iotop's two samples: the first one covers the time since boot.
-fn second_look(text: &str) -> String {
+fn second_sample(text: &str) -> String {
     let start = text.rfind("Total DISK READ").map_or(0, |at| text[..at].rfind('\n').unwrap_or(0));
     head(text[start..].trim_start_matches('\n'))
 }

@@ -22,11 +22,11 @@ pub struct Record {
     /// The ground truth, measured without filltop.
     pub truth: Vec<String>,
     /// What filltop reported.
-    pub said: Vec<Said>,
+    pub said: Vec<Output>,
     /// What it had to report, and when it did.
     pub checks: Vec<Check>,
     /// What other tools printed meanwhile.
-    pub looks: Vec<Look>,
+    pub looks: Vec<Sample>,
     /// Processor time that filltop took, as a share of one CPU.
     pub own_cpu: Option<f64>,
     /// What filltop's threads caused to be written to disks, bytes.
@@ -35,7 +35,7 @@ pub struct Record {
 
 /// A message of filltop.
 #[derive(Debug, Serialize)]
-pub struct Said {
+pub struct Output {
     /// Seconds from the start of the workload.
     pub at_s: f64,
     /// Bytes available to ordinary users at that time.
@@ -61,7 +61,7 @@ pub struct Check {
 
 /// The output of other tools at one time.
 #[derive(Debug, Serialize)]
-pub struct Look {
+pub struct Sample {
     /// Seconds from the start of the workload.
     pub at_s: f64,
     /// The situation at that time.

@@ -159,7 +159,7 @@ fn spool() -> Result {
         "held, by descriptors: {}",
         said_of(&truth(mount, &[worker, giant.pid()])?)
     ));
-    stage.look("all is written, nothing moves");
+    stage.sample_other_tools("all is written, nothing moves");
     let held = to_the_block(&stage, &[worker, giant.pid()])?;
     let gap = used(mount)? - du(mount)? - gap_before;
     let sum: u64 = held.iter().map(|row| row.bytes).sum();

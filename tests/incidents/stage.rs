@@ -13,12 +13,12 @@ use tracer_model::snapshot::{Snapshot, Volume, Writer};
 
 use crate::machine::slowness;
 use crate::measure::{bytes_to_disk, processor_ticks};
-use crate::record::{Check, Look, Record, Said};
+use crate::record::{Check, Output, Record, Sample};
 use crate::scenario::Scenario;
 use crate::{peers, record};
 
 /// Share of one core that filltop may use.
-const MOST_CPU: f64 = 0.02;
+const MAX_CPU: f64 = 0.02;
 
 /// A running incident.
 pub struct Stage {
@@ -33,7 +33,7 @@ pub struct Stage {
     phases: RefCell<Vec<(String, Instant)>>,
     log: RefCell<Vec<(Instant, Event)>>,
     record: RefCell<Record>,
-    looks: RefCell<Vec<thread::JoinHandle<Look>>>,
+    looks: RefCell<Vec<thread::JoinHandle<Sample>>>,
     ticks: Cell<u64>,
 }
 
@@ -291,7 +291,7 @@ impl Stage {
 
     /// Records the output of a filltop command.
     pub fn note(&self, by: &str, text: &str) {
-        self.record.borrow_mut().said.push(Said {
+        self.record.borrow_mut().said.push(Output {
             at_s: self.now_s(),
             free_bytes: self.free_bytes().ok(),
             by: by.to_owned(),
@@ -307,16 +307,16 @@ impl Stage {
     }
 
     /// Runs the other tools in parallel, if a record is wanted.
-    pub fn look(&self, when: &str) {
+    pub fn sample_other_tools(&self, when: &str) {
         if record::folder().is_none() {
             return;
         }
         let (mount, when, at_s) = (self.mount().to_owned(), when.to_owned(), self.now_s());
-        let look = thread::spawn(move || Look { at_s, when, tools: peers::ask(&mount) });
-        self.looks.borrow_mut().push(look);
+        let sample = thread::spawn(move || Sample { at_s, when, tools: peers::ask(&mount) });
+        self.looks.borrow_mut().push(sample);
     }
 
-    /// What this machine and this run call things, and what a reader calls them.
+    /// Returns names that differ in each run, with the plain names that the document uses instead.
     fn plain_names(&self, kernel: &str) -> Vec<(String, String)> {
         let version = kernel.split('-').next().unwrap_or(kernel);
         let mut names = vec![
@@ -337,11 +337,11 @@ impl Stage {
     /// filltop may write nothing to any disk, and use no more than 2 % of a core: processor time of
     /// all its threads from the moment when the workload could begin.
     pub fn finish(self) -> anyhow::Result<()> {
-        for look in self.looks.take() {
-            let look = look
+        for sample in self.looks.take() {
+            let sample = sample
                 .join()
                 .map_err(|_| anyhow::anyhow!("a thread that runs the other tools panicked"))?;
-            self.record.borrow_mut().looks.push(look);
+            self.record.borrow_mut().looks.push(sample);
         }
         self.pump(Duration::ZERO);
         let pid = self.watch.pid();
@@ -362,7 +362,7 @@ impl Stage {
         for (at, event) in self.log.borrow().iter() {
             let about_us = event.volume.as_deref() == mount;
             if about_us {
-                record.said.push(Said {
+                record.said.push(Output {
                     at_s: self.seconds_to(*at),
                     free_bytes: event.avail_bytes,
                     by: format!("{} {}", event.rule, event.event.name()),
@@ -373,7 +373,7 @@ impl Stage {
         record.said.sort_by(|a, b| a.at_s.total_cmp(&b.at_s));
         record.keep(&self.plain_names(&snapshot.backend.kernel))?;
         ensure!(own_bytes == 0, "filltop itself wrote {own_bytes} B to disks");
-        let most = MOST_CPU * slowness();
+        let most = MAX_CPU * slowness();
         ensure!(own_cpu < most, "filltop itself used {:.1} % of a core", own_cpu * 100.0);
         Ok(())
     }

@@ -194,7 +194,7 @@ fn flooded(stage: &Stage, postgres: &Postgres, clients: &Clients) -> Result {
         let mut series = Vec::new();
         let mut victims = Vec::new();
         stage.must("time")?;
-        stage.look("ten clients");
+        stage.sample_other_tools("ten clients");
         // Until it is stopped: collect the free space, the estimates, and the processes that had to
         // wait.
         while !stage.has("frozen")? {
@@ -213,7 +213,7 @@ fn flooded(stage: &Stage, postgres: &Postgres, clients: &Clients) -> Result {
         ensure!(frozen.avail_bytes.is_some_and(|avail| avail > 0) && free > 0, "{frozen:?}");
         ensure!(
             victims.iter().any(|comm| comm == "postgres"),
-            "PostgreSQL is no victim: {victims:?}"
+            "PostgreSQL is not a victim: {victims:?}"
         );
         estimates(stage, &series)?;
         stage.truth(format!(
@@ -241,11 +241,11 @@ fn directory<'s>(snapshot: &'s Snapshot, path: &Path) -> anyhow::Result<&'s Dire
 
 /// From 30 s before the volume would have been full, the estimates are right within a factor of 2.
 fn estimates(stage: &Stage, series: &[(Instant, u64, Option<f64>)]) -> Result {
-    let (last, left, _) = *series.last().context("no look")?;
+    let (last, left, _) = *series.last().context("no sample")?;
     // Measured over three parts of each client: parts leave as a whole, so that a shorter time
     // includes one of them more or less.
     let from = last - Duration::from_secs(QUIET_S);
-    let (first, had, _) = *series.iter().find(|(at, ..)| *at >= from).context("no look")?;
+    let (first, had, _) = *series.iter().find(|(at, ..)| *at >= from).context("no sample")?;
     let rate = had.saturating_sub(left) as f64 / last.duration_since(first).as_secs_f64();
     let rest_s = left as f64 / rate;
     let mut factors: Vec<f64> = Vec::new();
@@ -259,13 +259,13 @@ fn estimates(stage: &Stage, series: &[(Instant, u64, Option<f64>)]) -> Result {
     let right = factors.iter().filter(|factor| **factor <= 2.0).count();
     let worst = factors.iter().copied().fold(1.0, f64::max);
     stage.truth(format!(
-        "at {:.1} MB/s it would have been full {rest_s:.1} s after the last look; of the {} \
+        "at {:.1} MB/s it would have been full {rest_s:.1} s after the last sample; of the {} \
          estimates of the last 30 s {right} were right within a factor of 2, the worst was off by \
          {worst:.2}",
         rate / 1e6,
         factors.len(),
     ));
-    // A part that leaves at once lowers the estimate for a sample or two.
+    // A part that leaves as a whole lowers the estimate for a sample or two.
     ensure!(
         factors.len() >= 5 && right * 10 >= factors.len() * 9,
         "{right} of {} right: {series:?}",

@@ -84,7 +84,7 @@ fn ioctl<const CODE: libc::c_ulong, const N: usize>(
     mut argument: [u64; N],
 ) -> anyhow::Result<()> {
     use std::os::fd::AsRawFd as _;
-    // SAFETY: the argument is as large as the code says, and lives as long as the call.
+    // SAFETY: the argument is as large as the code encodes, and lives as long as the call.
     match unsafe { libc::ioctl(file.as_raw_fd(), CODE as _, argument.as_mut_ptr()) } {
         0 => Ok(()),
         _ => Err(Errno::from_io_error(&std::io::Error::last_os_error()).context("errno")?.into()),

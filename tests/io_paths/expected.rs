@@ -8,7 +8,7 @@ pub enum Verdict {
     /// Written, allocated and freed to the byte, in one row, charged to the process that wrote.
     Exact,
     /// As exact, but written is counted per page, or space to within some blocks (64 KiB) that the
-    /// filesystem allocates and frees by itself.
+    /// filesystem allocates and frees on its own.
     Approximate,
     /// Written to the byte; space is not traced here, and not reported.
     Written,

@@ -11,7 +11,7 @@ use filltop_tests::{Filltop, Measured, TestVolume, Truth, need_tracing, run_work
 use tracer_model::snapshot::BlindSpotKind;
 
 use crate::{
-    Result, calls_were_skipped, credited_to_who_asked, explained, nothing_lost, perform, wanted,
+    Result, calls_were_skipped, credited_to_the_requester, explained, nothing_lost, perform, wanted,
 };
 
 /// The last write before a volume is full succeeds only in part.
@@ -127,7 +127,7 @@ fn compressed_btrfs_is_explained() -> Result {
     let truths = perform(volume.path())?;
     let measured = filltop.stop()?;
     explained(&measured, "btrfs", volume.path())?;
-    credited_to_who_asked(&measured, &truths, volume.path())
+    credited_to_the_requester(&measured, &truths, volume.path())
 }
 
 /// The inner volume's writer is the process; the outer one's is a kernel worker.

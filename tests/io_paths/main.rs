@@ -68,7 +68,7 @@ fn all_ways_on(fs: &str) -> Result {
         .with_context(|| format!("lost: {:?}", measured.snapshot.backend.lost))?;
     nothing_lost(&measured)?;
     explained(&measured, fs, volume.path())?;
-    credited_to_who_asked(&measured, &truths, volume.path())
+    credited_to_the_requester(&measured, &truths, volume.path())
 }
 
 /// Where the kernel preempts BPF programs and skips calls meanwhile, and filltop reports it before
@@ -137,7 +137,7 @@ fn explained(measured: &Measured, fs: &str, volume: &Path) -> Result {
 }
 
 /// Neither kernel threads nor other processes are charged for what the workload did.
-fn credited_to_who_asked(measured: &Measured, truths: &[WayTruth], volume: &Path) -> Result {
+fn credited_to_the_requester(measured: &Measured, truths: &[WayTruth], volume: &Path) -> Result {
     let volume = volume.to_str().context("UTF-8")?;
     for writer in measured.snapshot.writers.iter().filter(|writer| writer.volume == volume) {
         let ours = truths.iter().any(|truth| truth.pid == writer.pid);

@@ -140,7 +140,7 @@ fn root_and(kept: &[u32]) -> anyhow::Result<(Snapshot, Snapshot)> {
 }
 
 #[test]
-fn with_the_units_capabilities_as_much_is_seen_as_with_all() -> Result {
+fn the_units_capabilities_see_as_much_as_all() -> Result {
     need_tracing!();
     let kept: Vec<u32> = unit_capabilities()?.into_iter().map(|(_, number)| number).collect();
     let (root, unit) = root_and(&kept)?;
@@ -165,7 +165,7 @@ fn without_cap_sys_admin_only_modules_and_kprobes_are_missing() -> Result {
     let (root, unit) = root_and(STRICT)?;
     let (all, ours) = (hooks(&root)?, hooks(&unit)?);
     // There Debian reserves perf events, and with them kprobes and the filesystems' own
-    // tracepoints, to CAP_SYS_ADMIN, and the rows say so.
+    // tracepoints, to CAP_SYS_ADMIN, and the rows name it.
     let refused = paranoid() >= 3 && ours.iter().any(|row| row.contains("perf_event_paranoid"));
     if refused {
         println!("no kprobes without CAP_SYS_ADMIN: kernel.perf_event_paranoid is {}", paranoid());
@@ -237,7 +237,7 @@ fn the_units_filter_allows_the_system_calls_outside_of_system_service() -> Resul
     Ok(())
 }
 
-/// What keeps filltop alive when memory is short; run as root, who is allowed all of it.
+/// What keeps filltop alive when memory is short; run as root, which may do all of it.
 #[test]
 fn it_is_hard_to_kill() -> Result {
     need_tracing!();

@@ -27,7 +27,7 @@ fn grows(dir: &Path, within: Duration) -> Result {
     Ok(())
 }
 
-pub fn rests(dir: &Path) -> Result {
+pub fn writes_nothing(dir: &Path) -> Result {
     let before = size(dir)?;
     std::thread::sleep(Duration::from_secs(1));
     ensure!(size(dir)? == before, "the writer is not frozen");
@@ -64,7 +64,7 @@ fn the_menu_freezes_and_resumes_and_a_killed_screen_thaws() -> Result {
         })?;
         terminal.press("y")?;
         terminal.wait_for("the result", SOON, |text| text.contains("suspended in"))?;
-        rests(root)?;
+        writes_nothing(root)?;
         if round == 0 {
             // A frozen process writes nothing, so that no table lists it any longer.
             terminal.wait_for("no row", SOON, |text| text.contains("no writes in this window"))?;

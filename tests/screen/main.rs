@@ -241,7 +241,7 @@ fn mod_gzip_is_found_in_its_cgroup_and_root() -> Result {
     terminal.press("y")?;
     terminal.wait_for("the result", SOON, |text| text.contains("suspended in"))?;
     let stopped = (terminal.presses, start.elapsed());
-    acting::rests(&root)?;
+    acting::writes_nothing(&root)?;
     for (what, (presses, time)) in [
         ("the culprit", found),
         ("the stop command", menu),

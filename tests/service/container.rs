@@ -92,7 +92,7 @@ fn without_the_hosts_pid_namespace_it_refuses_and_names_the_flag() -> Result {
 /// In a container the advice is about the runtime's flags, and `doctor` reports what `snapshot`
 /// reports.
 #[test]
-fn a_container_without_capabilities_is_told_the_flags() -> Result {
+fn the_error_in_a_container_without_capabilities_names_the_flags() -> Result {
     for command in ["snapshot", "doctor"] {
         let mut bare = Command::new("setpriv");
         bare.args(["--bounding-set=-all", "--inh-caps=-all"]).arg(filltop());
@@ -156,7 +156,7 @@ fn snapshots_and_alerts_have_the_nodes_name() -> Result {
 
 /// A scratch image under Docker has no /run, and its root may be read-only.
 #[test]
-fn it_watches_without_a_place_for_its_socket() -> Result {
+fn watch_runs_without_a_place_for_its_socket() -> Result {
     need_tracing!();
     let volume = TestVolume::new("ext4", 64)?;
     // Not even root can create anything there.

@@ -136,7 +136,7 @@ fn stalled_clients_cost_nothing_and_are_dropped() -> Result {
 
 /// A full volume prevents the socket, not the watch.
 #[test]
-fn it_watches_even_if_the_socket_is_on_a_full_volume() -> Result {
+fn watch_runs_even_if_the_socket_is_on_a_full_volume() -> Result {
     need_tracing!();
     let full = TestVolume::new("ext4", 16)?;
     // Writeback may release blocks that were reserved for it.
@@ -165,7 +165,7 @@ fn it_watches_even_if_the_socket_is_on_a_full_volume() -> Result {
 fn commands_measure_directly_if_the_service_hangs() -> Result {
     need_tracing!();
     let watch = Watch::start(&[])?;
-    watch.halt()?;
+    watch.suspend()?;
     // Its queue takes at most 128 on usual systems, then connect(2) itself would block.
     let mut waiting = Vec::new();
     for _ in 0..200 {
@@ -187,7 +187,7 @@ fn commands_measure_directly_if_the_service_hangs() -> Result {
         waiting.clear();
         watch.signal(Signal::CONT)?;
         thread::sleep(Duration::from_millis(500));
-        watch.halt()?;
+        watch.suspend()?;
     }
     watch.signal(Signal::CONT)?;
     watch.snapshot("1s")?;

@@ -88,8 +88,8 @@ impl Tools {
     }
 }
 
-/// Labels and annotations that Helm adds to every object of a chart, and that tell installations
-/// apart.
+/// Labels and annotations that Helm adds to every object of a chart, and that distinguish
+/// installations.
 const HELMS: [&str; 5] = [
     "helm.sh/chart",
     "app.kubernetes.io/managed-by",

@@ -83,7 +83,10 @@ fn held_is_answered_by_the_service() -> Result {
     let watch = Watch::start(&[])?;
     let output = succeeded(watch.ask(&["held", "--json"]).output()?)?;
     let held: Vec<Held> = serde_json::from_slice(&output.stdout)?;
-    let row = held.iter().find(|row| row.path == path.to_string_lossy()).context("no ghost")?;
+    let row = held
+        .iter()
+        .find(|row| row.path == path.to_string_lossy())
+        .context("the deleted file is not listed")?;
     ensure!(row.pid == std::process::id() && row.bytes >= 5_000_000, "{row:?}");
     Ok(())
 }

@@ -183,7 +183,7 @@ impl Watch {
 
     /// Stops it with SIGSTOP, and waits until all its threads are stopped: the signal is sent
     /// before it takes effect.
-    pub fn halt(&self) -> anyhow::Result<()> {
+    pub fn suspend(&self) -> anyhow::Result<()> {
         self.signal(Signal::STOP)?;
         let start = Instant::now();
         loop {

@@ -81,13 +81,13 @@ impl TestVolume {
 }
 
 /// How long killed processes may keep the volume busy.
-const LET_GO: Duration = Duration::from_millis(300);
+const RELEASE_TIME: Duration = Duration::from_millis(300);
 
 impl Drop for TestVolume {
     fn drop(&mut self) {
         let start = Instant::now();
         while rustix::mount::unmount(&self.mount_point, UnmountFlags::empty()).is_err() {
-            if start.elapsed() > LET_GO {
+            if start.elapsed() > RELEASE_TIME {
                 eprintln!("{} is detached while it is in use", self.mount_point.display());
                 let _ = rustix::mount::unmount(&self.mount_point, UnmountFlags::DETACH);
                 break;

@@ -105,10 +105,10 @@ fn as_user(name: &str) -> Command {
 }
 
 /// Polls until the condition holds; returns how long that took.
-fn wait_for(what: &str, mut look: impl FnMut() -> Result<bool>) -> Result<Duration> {
+fn wait_for(what: &str, mut holds: impl FnMut() -> Result<bool>) -> Result<Duration> {
     let started = Instant::now();
     loop {
-        if look()? {
+        if holds()? {
             return Ok(started.elapsed());
         }
         if started.elapsed() > PATIENCE {

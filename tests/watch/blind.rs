@@ -1,4 +1,4 @@
-//! A volume fills in a way that this backend cannot see: all outputs say so, and nothing is blamed.
+//! A volume fills in a way that this backend cannot see: all outputs report it, and no process is blamed.
 
 use std::fs::File;
 use std::path::Path;

@@ -45,7 +45,7 @@ fn ok_warning_critical_and_their_numbers() -> Result {
 }
 
 #[test]
-fn what_cannot_be_measured_is_unknown() -> Result {
+fn a_failure_to_measure_is_unknown() -> Result {
     let dir = tempfile::tempdir()?;
     let file = dir.path().join("filltop.toml");
     fs::write(&file, "[[rule]]\nname = \"x\"\n")?;

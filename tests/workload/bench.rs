@@ -104,7 +104,7 @@ pub fn run(bench: &Bench) -> anyhow::Result<()> {
                 all(&mut loops, NONE, round, budget)?;
             }
             let before = bpf_programs()?;
-            match beside(program, &mut loops, &places)? {
+            match start_program(program, &mut loops, &places)? {
                 Ok(started) => {
                     some_writes(places.tmpfs)?;
                     std::thread::sleep(SETTLE);
@@ -137,14 +137,14 @@ fn some_writes(dir: &Path) -> io::Result<()> {
 
 /// Starts the program and waits until its hooks are attached; the inner `Err` has the reason why it
 /// cannot.
-fn beside(
+fn start_program(
     program: &'static Program,
     loops: &mut [Loop],
     places: &Places<'_>,
 ) -> anyhow::Result<Result<Started, String>> {
     let Some(case) = program.shows_in() else {
         let started = Started::new(program);
-        return Ok(started.and_then(|mut started| started.wait_for_word().map(|()| started)));
+        return Ok(started.and_then(|mut started| started.wait_for_line().map(|()| started)));
     };
     // It prints nothing when it is ready: it is recognized by the slowdown.
     let mut own;
@@ -158,7 +158,7 @@ fn beside(
     let alone = measure(felt, Duration::ZERO)?.min;
     Ok(Started::new(program).and_then(|mut started| {
         let measure = || measure(felt, Duration::ZERO).map(|measured| measured.min);
-        started.wait_until_felt(alone, measure).map(|()| started)
+        started.wait_for_slowdown(alone, measure).map(|()| started)
     }))
 }
 

@@ -57,7 +57,7 @@ pub fn run(dir: &Path, elsewhere: &Path) -> anyhow::Result<()> {
     Ok(())
 }
 
-type Came = BTreeMap<&'static str, String>;
+type Results = BTreeMap<&'static str, String>;
 
 impl Site {
     /// Creates what is removed and renamed later, because nothing can be created under the fence.
@@ -69,10 +69,10 @@ impl Site {
         fs::write(self.dir.join("cut"), vec![7; LEN])
     }
 
-    fn try_all(&mut self) -> Came {
-        let mut came = Came::new();
+    fn try_all(&mut self) -> Results {
+        let mut results = Results::new();
         let mut note = |name, result: io::Result<u64>| {
-            came.insert(name, word(&result));
+            results.insert(name, word(&result));
         };
         note("write", self.append(&[7; BLOCK]));
         note("write in place", self.overwrite());
@@ -106,7 +106,7 @@ impl Site {
         // Restores the hole, and removes what was appended.
         let _ = self.sparse.set_len(0).and_then(|()| self.sparse.set_len(LEN as u64));
         let _ = self.dense.set_len(LEN as u64);
-        came
+        results
     }
 
     fn at(&self, name: &str) -> PathBuf {

@@ -344,7 +344,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn dev_splits_as_the_kernel_has_it() {
+    fn dev_splits_into_major_and_minor() {
         let key = FileKey { ino: 1, generation: 0, dev: (259 << 20) | 5 };
         assert_eq!((key.major(), key.minor()), (259, 5));
     }

@@ -127,7 +127,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn cells_are_in_order_and_hold_what_they_say() {
+    fn cells_are_in_order_and_contain_their_durations() {
         let mut last = 0;
         for us in (0..100_000).chain((100_000..80_000_000).step_by(9_973)) {
             let cell = wait_cell(us);

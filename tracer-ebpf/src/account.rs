@@ -1,4 +1,4 @@
-//! The one counting body. All backends call it with what was really done.
+//! The accounting core. All backends call it with what was really done.
 
 use tracer_common::{Counters, ErrorKey, Errors, FileKey, ProcFileKey, ProcKey, SelfStat, Slot};
 

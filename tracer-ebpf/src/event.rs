@@ -1,4 +1,4 @@
-//! What a hook passes to the counting body: which process did what to which file.
+//! What a hook passes to the accounting core: which process did what to which file.
 
 use tracer_common::{Counters, FileKey, ProcKey};
 

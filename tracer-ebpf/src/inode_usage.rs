@@ -1,5 +1,5 @@
-//! The usage of an inode: the space that its filesystem charges to it. (A [`InodeUsageLayout`] describes how
-//! to read it.)
+//! The usage of an inode: the space that its filesystem charges to it. An [`InodeUsageLayout`]
+//! describes how to read it.
 
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::Array;
@@ -7,7 +7,7 @@ use tracer_common::offsets::{InodeUsageLayout, usage_kind};
 
 use crate::kernel_read::{KernelPtr, ProbeRead, Read, load};
 
-/// Where each kind of filesystem keeps an inode's usage: `offsets::usage_kind` → [`InodeUsageLayout`].
+/// Where each kind of filesystem keeps an inode's usage: keyed by `offsets::usage_kind`.
 #[map]
 pub static GAUGES: Array<InodeUsageLayout> = Array::with_max_entries(usage_kind::NONE, 0);
 

@@ -1,6 +1,6 @@
 //! filltop's kernel side.
 //!
-//! The probes in [`probes`] only unpack their arguments. [`account`] is the one counting body: all
+//! The probes in [`probes`] only unpack their arguments. [`account`] is the accounting core: all
 //! probes call it with what was *really* written. Counts live in maps, never in event streams. The
 //! ring buffer carries only rare records: names of new files, new writers, ended processes.
 

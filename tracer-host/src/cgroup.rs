@@ -212,7 +212,7 @@ mod tests {
     }
 
     #[test]
-    fn an_order_is_a_word_in_a_file() {
+    fn freezing_writes_a_word_to_the_control_file() {
         let v2 = Freezer::V2("/c/web".into());
         assert_eq!(v2.control_write(true), ("/c/web/cgroup.freeze".into(), "1"));
         let v1 = Freezer::V1("/f/web".into());

@@ -78,7 +78,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_moment_keeps_its_time() {
+    fn a_boot_time_converts_to_the_same_time_at_every_call() {
         let boot = (boottime_s() * 1e9) as u64;
         let first = at_boottime(boot);
         assert!(now().duration_since(first).unsigned_abs() < STEP);

@@ -16,13 +16,13 @@ const ENV_VAR: &str = "FILLTOP_HOST_ROOT";
 /// In a container: the name of the machine. Kubernetes sets it through the downward API
 /// (`spec.nodeName`).
 const NODE_ENV_VAR: &str = "NODE_NAME";
-/// Value that the container image and the unit set [`ENV_VAR`] to.
-const FIRST_ROOT: &str = "/proc/1/root";
+/// Value of [`ENV_VAR`] in the container image and the unit.
+const INIT_ROOT: &str = "/proc/1/root";
 /// Inode numbers of the initial namespaces: PROC_PID_INIT_INO, PROC_UTS_INIT_INO and
 /// PROC_CGROUP_INIT_INO in the kernel's include/linux/proc_ns.h.
-const FIRST_PID_NAMESPACE: u64 = 0xEFFF_FFFC;
-const FIRST_UTS_NAMESPACE: u64 = 0xEFFF_FFFE;
-const FIRST_CGROUP_NAMESPACE: u64 = 0xEFFF_FFFB;
+const INITIAL_PID_NAMESPACE: u64 = 0xEFFF_FFFC;
+const INITIAL_UTS_NAMESPACE: u64 = 0xEFFF_FFFE;
+const INITIAL_CGROUP_NAMESPACE: u64 = 0xEFFF_FFFB;
 
 /// Returns the host's root directory.
 #[must_use]
@@ -40,7 +40,7 @@ pub enum HostRootError {
     /// `/proc/1` is not a process of the host. The eBPF side reports process ids of the initial PID
     /// namespace, so every name would be that of another process.
     #[error(
-        "hostPID is missing (--pid=host; in a pod hostPID: true): {ENV_VAR} is {FIRST_ROOT}, but this \
+        "hostPID is missing (--pid=host; in a pod hostPID: true): {ENV_VAR} is {INIT_ROOT}, but this \
          PID namespace is not the machine's initial one, so process 1 is not the host's"
     )]
     HostPid,
@@ -69,7 +69,7 @@ fn access_advice(in_container: bool) -> &'static str {
 /// What is missing.
 pub fn check() -> Result<(), HostRootError> {
     let root = root();
-    if root == Path::new(FIRST_ROOT) && !is_first_pid_namespace() {
+    if root == Path::new(INIT_ROOT) && !is_initial_pid_namespace() {
         return Err(HostRootError::HostPid);
     }
     fs::metadata(root)
@@ -78,8 +78,8 @@ pub fn check() -> Result<(), HostRootError> {
 }
 
 /// Whether process ids here are the same as those the eBPF side reports.
-fn is_first_pid_namespace() -> bool {
-    is_namespace("/proc/self/ns/pid", FIRST_PID_NAMESPACE)
+fn is_initial_pid_namespace() -> bool {
+    is_namespace("/proc/self/ns/pid", INITIAL_PID_NAMESPACE)
 }
 
 fn is_namespace(link: &str, ino: u64) -> bool {
@@ -102,7 +102,7 @@ pub fn in_container() -> bool {
 /// and those it starts later, so call it before starting any. Requires CAP_SYS_ADMIN; without it,
 /// paths stay as they are.
 pub fn join_cgroup_namespace() {
-    if !in_container() || is_namespace("/proc/self/ns/cgroup", FIRST_CGROUP_NAMESPACE) {
+    if !in_container() || is_namespace("/proc/self/ns/cgroup", INITIAL_CGROUP_NAMESPACE) {
         return;
     }
     let link = mountinfo_of(root()).with_file_name("ns/cgroup");
@@ -123,7 +123,7 @@ pub fn join_cgroup_namespace() {
 /// namespace: uname(2).
 #[must_use]
 pub fn host_name() -> String {
-    let shares_name = is_namespace("/proc/self/ns/uts", FIRST_UTS_NAMESPACE);
+    let shares_name = is_namespace("/proc/self/ns/uts", INITIAL_UTS_NAMESPACE);
     let given = std::env::var(NODE_ENV_VAR).ok();
     let name = in_container().then(|| {
         let file =
@@ -177,7 +177,7 @@ mod tests {
     }
 
     #[test]
-    fn a_name_is_read_as_hostname_5_says() {
+    fn a_host_name_is_parsed_as_in_hostname_5() {
         let name = |text: &str| first_word(text);
         assert_eq!(name("node-7\n").as_deref(), Some("node-7"));
         assert_eq!(name("# by the installer\n\n  node-7 \nrest").as_deref(), Some("node-7"));

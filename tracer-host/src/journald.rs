@@ -56,7 +56,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_value_with_a_newline_makes_no_field_of_its_own() {
+    fn a_newline_in_a_value_starts_no_new_field() {
         let dir = tempfile::tempdir().unwrap();
         let socket = dir.path().join("socket");
         let mut entry = Entry::new("full", 4);

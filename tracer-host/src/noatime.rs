@@ -56,7 +56,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn all_entries_come_and_no_time_of_access_changes() {
+    fn all_entries_are_returned_and_access_times_stay() {
         let dir = tempfile::tempdir_in(env!("CARGO_MANIFEST_DIR")).unwrap();
         for name in ["a", "..b"] {
             fs::write(dir.path().join(name), "x").unwrap();

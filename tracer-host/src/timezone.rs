@@ -68,7 +68,7 @@ mod tests {
     #[case(Some("No/Such"), 0)]
     #[case(Some("Here"), 0)]
     #[case(Some(""), 0)]
-    fn a_zone_is_found_as_c_finds_it(#[case] tz: Option<&str>, #[case] offset_s: i32) {
+    fn a_zone_is_found_as_by_the_c_library(#[case] tz: Option<&str>, #[case] offset_s: i32) {
         let zones = tempfile::tempdir().unwrap();
         std::fs::create_dir(zones.path().join("Here")).unwrap();
         std::fs::write(zones.path().join("Here/There"), file()).unwrap();
@@ -77,7 +77,7 @@ mod tests {
     }
 
     #[test]
-    fn an_absolute_path_and_the_systems_own_are_taken() {
+    fn an_absolute_path_and_the_system_zone_are_accepted() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("zone");
         std::fs::write(&path, file()).unwrap();

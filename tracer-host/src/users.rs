@@ -16,7 +16,7 @@ pub struct Users {
 }
 
 impl Users {
-    /// The name of a user, if the file has an entry.
+    /// Returns the name of a user, if the file has an entry.
     pub fn name(&self, uid: u32) -> Option<&str> {
         self.names.get(&uid).map(String::as_str)
     }

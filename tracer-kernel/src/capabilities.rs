@@ -38,7 +38,7 @@ pub(crate) fn effective() -> CapabilitySet {
 
 /// Drops every capability that is not needed once everything is attached, for this thread and those
 /// that it starts, including the bounding set. Kept: BPF and PERFMON to read maps and to attach to
-/// filesystems that are mounted later (`types_helper` keeps what else that requires); SYS_PTRACE
+/// filesystems that are mounted later (`btf::helper` keeps what else that requires); SYS_PTRACE
 /// and DAC_READ_SEARCH to read other users' /proc/PID/fd. If the kernel has no CAP_BPF (before
 /// 5.8), SYS_ADMIN replaces it and stays.
 ///

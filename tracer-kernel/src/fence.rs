@@ -264,7 +264,7 @@ mod tests {
     }
 
     #[test]
-    fn this_kernel_names_its_modules_or_the_reason_says_what_to_mount() {
+    fn security_modules_are_listed_or_the_error_names_the_mount() {
         match active_modules() {
             Some(modules) => assert!(!modules.is_empty()),
             None => assert!(check(false).unwrap_err().contains("securityfs")),

@@ -170,7 +170,7 @@ impl Tracer {
 
     fn iterate_open_files(&mut self) -> Option<Vec<OpenFileRecord>> {
         let program: &mut Iter = self.ebpf.program_mut(OPEN_FILES)?.try_into().ok()?;
-        // A link can be read once: it becomes the file that is read.
+        // Each link is read once: the descriptor becomes that of the pass.
         let link = program.attach().and_then(|id| program.take_link(id)).ok()?;
         let mut bytes = Vec::new();
         link.into_file().ok()?.read_to_end(&mut bytes).ok()?;

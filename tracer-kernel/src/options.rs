@@ -11,6 +11,6 @@ pub struct TracerOptions {
     pub hooks: Vec<String>,
     /// Enable logging in the eBPF programs.
     pub kernel_log: bool,
-    /// Does filltop run in a container? Then advice on missing rights is for a container.
+    /// Whether filltop runs in a container: advice on missing privileges is then for a container.
     pub in_container: bool,
 }

@@ -18,7 +18,7 @@ pub(crate) fn is_known() -> bool {
     Path::new("/sys/module").join(MODULE).exists()
 }
 
-/// Tells the eBPF side how to follow an overlay's file to the upper one.
+/// Passes the layout that leads from an overlay's file to the upper one to the eBPF side.
 ///
 /// # Errors
 /// If this kernel's layout is unknown.

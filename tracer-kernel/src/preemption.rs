@@ -48,7 +48,7 @@ mod tests {
     #[case("ro", "", "#1 SMP PREEMPT_RT", false, true)]
     #[case("ro", "", "#1 SMP PREEMPT", false, true)]
     #[case("ro", "", "#1 SMP Debian 5.10.1", true, false)]
-    fn the_mode_is_known(
+    fn preemptibility_follows_from_the_mode(
         #[case] cmdline: &str,
         #[case] mode: &str,
         #[case] version: &str,

@@ -30,16 +30,16 @@ pub(crate) enum PreflightError {
     /// The kernel has no BTF.
     #[error(
         "this kernel has no type information ({VMLINUX_BTF}): boot a kernel built with \
-         CONFIG_DEBUG_INFO_BTF=y (the kernels of Debian, Ubuntu and Fedora have it since 2020)"
+         CONFIG_DEBUG_INFO_BTF=y (the kernels of Debian, Ubuntu and Fedora have had it since 2020)"
     )]
     NoBtf,
-    /// A debug build made without the eBPF programs (see build.rs).
+    /// A debug build without the eBPF programs (see build.rs).
     #[error("this build has no eBPF programs and cannot trace; run `cargo xtask build`")]
     NotEmbedded,
     /// Kernel lockdown in confidentiality mode.
     #[error(
-        "kernel lockdown is in confidentiality mode, which forbids BPF to read kernel memory: boot \
-         with `lockdown=integrity` or without lockdown"
+        "kernel lockdown is in confidentiality mode, which keeps BPF from reading kernel memory: \
+         boot with `lockdown=integrity` or without lockdown"
     )]
     Lockdown,
     /// The bpf system call failed.
@@ -90,7 +90,7 @@ fn how_to_give(in_container: bool) -> &'static str {
 
 /// Checks what every backend needs.
 ///
-/// `in_container`: is filltop in a container, where capabilities are given to the container?
+/// `in_container`: whether filltop runs in a container, which then needs to be given capabilities.
 ///
 /// # Errors
 /// The first [`PreflightError`].
@@ -151,7 +151,7 @@ mod tests {
     }
 
     #[test]
-    fn only_confidentiality_forbids() {
+    fn only_confidentiality_mode_is_refused() {
         assert_eq!(check_lockdown("none [integrity] confidentiality\n"), Ok(()));
         assert_eq!(
             check_lockdown("none integrity [confidentiality]\n"),

@@ -135,7 +135,7 @@ mod tests {
     }
 
     #[test]
-    fn a_write_pays_for_all_that_runs_in_it() {
+    fn the_cost_of_a_write_includes_every_program_in_it() {
         let before = HashMap::from([("kretprobe_write_iter".to_owned(), time(500, 10))]);
         let after = [
             ("kprobe_write_iter".to_owned(), time(10_000, 100)),

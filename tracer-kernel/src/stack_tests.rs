@@ -108,7 +108,7 @@ fn deepest(functions: &HashMap<Place, Function>, place: &Place) -> (u32, Vec<Str
 }
 
 #[test]
-fn every_chain_of_calls_fits() {
+fn every_call_chain_fits_into_the_stack() {
     let file = object::File::parse(crate::object::OBJECT).unwrap();
     let functions = functions(&file);
     let text = file.section_by_name(".text").map(|section| section.index());

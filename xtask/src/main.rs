@@ -186,7 +186,7 @@ fn quick_test(workspace: &Workspace) -> Tally {
     let mut tally = Tally::from_result("format", native::formatting(workspace));
     match build::ebpf_objects(workspace) {
         Ok(()) => tally.add(Tally::from_result("unit", native::unit_tests(workspace, &[]))),
-        // Where LLVM cannot be installed, all the other crates can be tested all the same.
+        // Where LLVM cannot be installed, all other crates can still be tested.
         Err(error) if !packages::can_install() => {
             tally.add(Tally::skip(format!("unit tracer-kernel: {}", tally::first_line(&error))));
             let without = [native::EBPF_USER];

@@ -1,7 +1,7 @@
-//! Who may import whom: reads every module of the workspace and fails on a cycle between modules, or
-//! on an import in a forbidden direction. docs/architecture.md has the picture.
+//! Which modules may import which: reads every module of the workspace and fails on a cycle between
+//! modules, or on an import in a forbidden direction. docs/architecture.md has the picture.
 //!
-//! A module is a file. What stands under `#[cfg(test)]` is left out, because tests may use anything.
+//! A module is a file. Items under `#[cfg(test)]` are left out, because tests may use anything.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -22,17 +22,17 @@ const CRATES: &[(&str, &str)] = &[
 
 /// What may not be imported: (from, to). Each covers the module and all below it.
 const FORBIDDEN: &[(&str, &str)] = &[
-    // The model knows no machine: it is replayed and tested without one.
+    // The model does not access the machine: it is replayed and tested without one.
     ("tracer_model", "tracer_host"),
     ("tracer_model", "tracer_kernel"),
     ("tracer_model", "tracer_common"),
     // Siblings: either can be used without the other.
     ("tracer_host", "tracer_kernel"),
     ("tracer_kernel", "tracer_host"),
-    // What shows a Snapshot takes it from the model.
+    // Code that shows a Snapshot takes it from the model.
     ("tracer::output", "tracer_kernel"),
     ("tracer::tui", "tracer_kernel"),
-    // What runs without a screen is built without one.
+    // Code that runs without a screen does not depend on one.
     ("tracer::actions", "tracer::tui"),
     ("tracer::service", "tracer::tui"),
     // A configuration is plain data; sinks are built from it.
@@ -89,7 +89,7 @@ struct Paths<'a> {
 }
 
 impl Paths<'_> {
-    /// Takes up a path if it starts in this workspace.
+    /// Records a path if it starts in this workspace.
     fn add(&mut self, segments: &[String]) {
         let Some(first) = segments.first() else { return };
         let own: Vec<&str> = self.module.split("::").collect();
@@ -203,7 +203,7 @@ fn imports(modules: &BTreeMap<String, String>) -> Imports {
     imports
 }
 
-/// Is `module` the same as `folder`, or below it?
+/// Whether `module` is `folder`, or below it.
 fn covers(folder: &str, module: &str) -> bool {
     module.strip_prefix(folder).is_some_and(|rest| rest.is_empty() || rest.starts_with("::"))
 }
@@ -257,9 +257,9 @@ fn cycles(imports: &Imports) -> Vec<Vec<String>> {
     search.found
 }
 
-/// What is wrong, one line each: cycles with what ties them, and forbidden imports.
-fn complaints(imports: &Imports) -> Vec<String> {
-    let mut complaints = Vec::new();
+/// All violations, one each: cycles with the imports that form them, and forbidden imports.
+fn violations(imports: &Imports) -> Vec<String> {
+    let mut violations = Vec::new();
     for cycle in cycles(imports) {
         let mut text = format!("cycle between {}:", cycle.join(", "));
         for module in &cycle {
@@ -270,7 +270,7 @@ fn complaints(imports: &Imports) -> Vec<String> {
                 }
             }
         }
-        complaints.push(text);
+        violations.push(text);
     }
     for (module, targets) in imports {
         for (target, names) in targets {
@@ -282,17 +282,17 @@ fn complaints(imports: &Imports) -> Vec<String> {
             });
             if forbidden || private {
                 let names: Vec<&str> = names.iter().map(String::as_str).collect();
-                complaints.push(format!("{module} may not import {target}: {}", names.join(", ")));
+                violations.push(format!("{module} may not import {target}: {}", names.join(", ")));
             }
         }
     }
-    complaints
+    violations
 }
 
 #[test]
 fn modules_import_each_other_in_one_direction() {
-    let complaints = complaints(&imports(&modules()));
-    assert!(complaints.is_empty(), "{}", complaints.join("\n"));
+    let violations = violations(&imports(&modules()));
+    assert!(violations.is_empty(), "{}", violations.join("\n"));
 }
 
 #[test]
@@ -314,14 +314,14 @@ fn a_cycle_and_a_forbidden_import_are_found() {
     let owned = |sources: &[(&str, &str)]| {
         sources.iter().map(|(module, text)| ((*module).to_owned(), (*text).to_owned())).collect()
     };
-    let found = complaints(&imports(&owned(&sources)));
+    let found = violations(&imports(&owned(&sources)));
     assert_eq!(found.len(), 1, "{found:?}");
     assert!(found[0].starts_with("cycle between "), "{found:?}");
     assert!(found[0].contains("tracer::a -> tracer::output: Options, text"), "{found:?}");
 
     let mut sources = sources.to_vec();
     sources[2] = ("tracer::output", "use tracer_kernel::Tracer; use crate::cli::main;");
-    let found = complaints(&imports(&owned(&sources)));
+    let found = violations(&imports(&owned(&sources)));
     assert_eq!(found.len(), 3, "{found:?}");
     assert!(found[0].starts_with("cycle between "), "{found:?}");
     assert!(found[0].contains("tracer::output -> tracer::cli: main"), "{found:?}");

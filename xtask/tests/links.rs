@@ -6,7 +6,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// Paths are not checked in these: they tell what was, or what a recorded run printed.
+/// Paths are not checked in these: they describe earlier states, or the output of a recorded run.
 const HISTORY: &[&str] = &["CHANGELOG.md", "docs/incidents.md"];
 
 /// Top-level folders whose paths are checked between backticks.
@@ -27,7 +27,7 @@ fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
 }
 
-/// The Markdown files of the repository; none where it is no repository.
+/// The Markdown files of the repository; none if this is not a repository.
 fn documents() -> Vec<String> {
     let listed = Command::new("git").arg("-C").arg(root()).args(["ls-files", "*.md"]).output();
     let Ok(listed) = listed else { return Vec::new() };
@@ -83,7 +83,7 @@ fn anchors(text: &str) -> BTreeSet<String> {
     headings.map(slug).chain(set.map(str::to_owned)).collect()
 }
 
-/// What is wrong with the links and paths of a document.
+/// The broken links and paths of a document, one message each.
 fn broken(name: &str, text: &str) -> Vec<String> {
     let prose = prose(text);
     let folder = root().join(name).parent().map(Path::to_path_buf).unwrap_or_default();
@@ -97,7 +97,7 @@ fn broken(name: &str, text: &str) -> Vec<String> {
         let linked = match file {
             "" => Some(text.to_owned()),
             file if !folder.join(file).exists() => {
-                found.push(format!("{name}: the link {target} leads nowhere"));
+                found.push(format!("{name}: broken link: {target}"));
                 continue;
             }
             // A folder, or a picture, has no headings.
@@ -121,7 +121,7 @@ fn broken(name: &str, text: &str) -> Vec<String> {
 fn documents_name_files_that_exist() {
     let documents = documents();
     if documents.is_empty() {
-        println!("SKIP documents_name_files_that_exist: no git, or no repository");
+        println!("SKIP documents_name_files_that_exist: no git, or not a repository");
         return;
     }
     let mut found = Vec::new();
@@ -133,13 +133,13 @@ fn documents_name_files_that_exist() {
 }
 
 #[test]
-fn what_leads_nowhere_is_found() {
+fn broken_links_and_paths_are_found() {
     let text = "# A head: `x`\n[a](README.md) [b](docs/none.md) [c](#a-head-x) [d](#b) `xtask/none.rs`\n\
                 `xtask/src/main.rs` `tests/*/x.rs`\n```\n[e](none) `xtask/none2.rs`\n```\n";
     assert_eq!(
         broken("CONTRIBUTING.md", text),
         [
-            "CONTRIBUTING.md: the link docs/none.md leads nowhere",
+            "CONTRIBUTING.md: broken link: docs/none.md",
             "CONTRIBUTING.md: #b: no such heading",
             "CONTRIBUTING.md: there is no xtask/none.rs",
         ]

@@ -55,7 +55,7 @@ impl Dictionary for KnownMisspellings {
     }
 }
 
-/// All files of the repository; those of the folder where it is no repository (a release's archive).
+/// All files of the repository, or of the folder if it is not a repository (a release's archive).
 fn files(root: &Path) -> Vec<String> {
     let listed = Command::new("git").arg("-C").arg(root).args(["ls-files", "-z"]).output();
     let Ok(listed) = listed else { return Vec::new() };
@@ -98,7 +98,7 @@ fn the_repository_is_spelled_correctly() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
     let files = files(&root);
     if files.is_empty() {
-        println!("SKIP the_repository_is_spelled_correctly: no git, or no repository");
+        println!("SKIP the_repository_is_spelled_correctly: no git, or not a repository");
         return;
     }
     let mut found = Vec::new();

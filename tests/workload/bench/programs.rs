@@ -13,16 +13,16 @@ use tempfile::NamedTempFile;
 /// How long a program may take to start, in the machine's own time.
 const PATIENCE: Duration = Duration::from_secs(300);
 /// How long it may take to end.
-const FAREWELL: Duration = Duration::from_secs(60);
+const END_PATIENCE: Duration = Duration::from_secs(60);
 /// Between two checks of a program that prints nothing when it is ready.
-const LOOK: Duration = Duration::from_millis(100);
+const CHECK_INTERVAL: Duration = Duration::from_millis(100);
 /// Maximum number of such checks.
-const LOOKS: u32 = 400;
+const MAX_CHECKS: u32 = 400;
 
 /// How to know that a program's hooks are attached.
 enum Ready {
     /// It prints a line that contains this.
-    Says(&'static str),
+    Prints(&'static str),
     /// This loop takes half as long again.
     Slows(&'static str),
 }
@@ -36,17 +36,17 @@ pub struct Program {
 }
 
 const fn floor(name: &'static str, command: &'static [&'static str]) -> Program {
-    Program { name, command, ready: Ready::Says("ready") }
+    Program { name, command, ready: Ready::Prints("ready") }
 }
 
 const fn ours(name: &'static str, command: &'static [&'static str]) -> Program {
-    Program { name, command, ready: Ready::Says("tracing with") }
+    Program { name, command, ready: Ready::Prints("tracing with") }
 }
 
 /// bpftrace reads its timers' output once it has attached all probes, so that a line from a timer
 /// comes after that. The script assembles the word, because error messages show the source.
 const fn bpftrace(name: &'static str, command: &'static [&'static str]) -> Program {
-    Program { name, command, ready: Ready::Says("ready") }
+    Program { name, command, ready: Ready::Prints("ready") }
 }
 
 const PROGRAMS: &[Program] = &[
@@ -97,8 +97,8 @@ const PROGRAMS: &[Program] = &[
              interval:s:1 { printf(\"re%s\\n\", \"ady\"); }",
         ],
     ),
-    Program { name: "filetop", command: &["filetop", "-C", "1"], ready: Ready::Says("TID") },
-    Program { name: "biotop", command: &["biotop", "-C", "1"], ready: Ready::Says("PID") },
+    Program { name: "filetop", command: &["filetop", "-C", "1"], ready: Ready::Prints("TID") },
+    Program { name: "biotop", command: &["biotop", "-C", "1"], ready: Ready::Prints("PID") },
     Program {
         name: "fatrace",
         command: &["fatrace", "-f", "W"],
@@ -107,7 +107,7 @@ const PROGRAMS: &[Program] = &[
     Program {
         name: "strace",
         command: &["strace", "-f", "-c", "-p", "SELF"],
-        ready: Ready::Says("attached"),
+        ready: Ready::Prints("attached"),
     },
 ];
 
@@ -123,7 +123,7 @@ impl Program {
     /// The loop that it slows down, if it prints nothing itself.
     pub fn shows_in(&self) -> Option<&'static str> {
         match self.ready {
-            Ready::Says(_) => None,
+            Ready::Prints(_) => None,
             Ready::Slows(case) => Some(case),
         }
     }
@@ -167,8 +167,8 @@ impl Started {
     }
 
     /// Waits for its ready message.
-    pub fn wait_for_word(&mut self) -> Result<(), String> {
-        let Ready::Says(word) = self.program.ready else { return Ok(()) };
+    pub fn wait_for_line(&mut self) -> Result<(), String> {
+        let Ready::Prints(word) = self.program.ready else { return Ok(()) };
         let begun = Instant::now();
         while begun.elapsed() < PATIENCE {
             if self.output().contains(word) {
@@ -177,20 +177,20 @@ impl Started {
             if let Ok(Some(status)) = self.child.try_wait() {
                 return Err(self.why_it_ended(status));
             }
-            std::thread::sleep(LOOK);
+            std::thread::sleep(CHECK_INTERVAL);
         }
-        Err(format!("it does not say {word:?} within {} s", PATIENCE.as_secs()))
+        Err(format!("it does not print {word:?} within {} s", PATIENCE.as_secs()))
     }
 
     /// Waits until the loop that `measure` runs is slower by half than `alone`, three times in a
     /// row.
-    pub fn wait_until_felt(
+    pub fn wait_for_slowdown(
         &mut self,
         alone: f64,
         mut measure: impl FnMut() -> anyhow::Result<f64>,
     ) -> Result<(), String> {
         let mut felt = 0;
-        for _ in 0..LOOKS {
+        for _ in 0..MAX_CHECKS {
             let now = measure().map_err(|error| format!("{error:#}"))?;
             felt = if now > alone * 1.5 { felt + 1 } else { 0 };
             if felt == 3 {
@@ -199,9 +199,9 @@ impl Started {
             if let Ok(Some(status)) = self.child.try_wait() {
                 return Err(self.why_it_ended(status));
             }
-            std::thread::sleep(LOOK);
+            std::thread::sleep(CHECK_INTERVAL);
         }
-        Err("it is not felt".to_owned())
+        Err("it does not slow the loop down".to_owned())
     }
 
     /// All of its output so far. Both streams append to the same file.
@@ -226,7 +226,7 @@ impl Started {
         let begun = Instant::now();
         kill_process(Pid::from_child(&self.child), Signal::INT)
             .with_context(|| format!("{} has ended", self.program.name))?;
-        while self.child.try_wait()?.is_none() && begun.elapsed() < FAREWELL {
+        while self.child.try_wait()?.is_none() && begun.elapsed() < END_PATIENCE {
             std::thread::sleep(Duration::from_millis(20));
         }
         Ok(())

@@ -36,7 +36,7 @@ struct Event {
 
 const IOCB_CMD_PWRITE: u16 = 1;
 
-/// Submits four requests at once, and waits for all of them.
+/// Submits four requests at the same time, and waits for all of them.
 pub fn write_all(file: &File, buffer: &[u8]) -> anyhow::Result<u64> {
     let mut context: libc::c_ulong = 0;
     // SAFETY: the kernel writes one word.

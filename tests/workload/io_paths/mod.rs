@@ -39,7 +39,7 @@ pub struct WayTruth {
     written: u64,
     allocated: u64,
     freed: u64,
-    /// Written is counted per page, or the filesystem allocates and frees some blocks by itself.
+    /// Written is counted per page, or the filesystem allocates and frees some blocks on its own.
     approximate: bool,
     /// Whether it is supported here.
     supported: bool,

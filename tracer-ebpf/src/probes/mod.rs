@@ -1,5 +1,5 @@
 //! Hooks: one file for each backend (fentry, kprobe, tracepoint), and one for each topic. They
-//! unpack arguments and call the one counting body.
+//! unpack arguments and call the accounting core.
 
 mod bench_baseline;
 mod btrfs_compression;

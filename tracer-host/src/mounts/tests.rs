@@ -12,7 +12,7 @@ garbage line
 ";
 
 #[test]
-fn groups_by_device_and_leaves_pseudo_out() {
+fn mounts_are_grouped_by_device_without_pseudo_filesystems() {
     let volumes = volumes(parse(INFO.as_bytes()));
     assert_eq!(volumes.len(), 2);
     assert_eq!(volumes[0].dev, 40);
@@ -22,7 +22,7 @@ fn groups_by_device_and_leaves_pseudo_out() {
 }
 
 #[test]
-fn paths_are_the_hosts() {
+fn paths_are_converted_to_host_paths() {
     let volumes = volumes(parse(INFO.as_bytes()));
     let on = |n: usize, path: &str| volumes[n].host_path(Path::new(path));
     assert_eq!(on(1, "/var/data/x"), Some(PathBuf::from("/var/data/x")));
@@ -33,7 +33,7 @@ fn paths_are_the_hosts() {
 }
 
 #[test]
-fn what_is_covered_comes_last() {
+fn hidden_mounts_come_last() {
     let first = |info: &str| {
         let volumes = volumes(parse(info.as_bytes()));
         let volume = volumes.iter().find(|volume| volume.dev == 7 << 20 | 1).unwrap();
@@ -58,7 +58,7 @@ fn what_is_covered_comes_last() {
 }
 
 #[test]
-fn a_pods_mount_is_preferred_to_where_kubelet_keeps_it() {
+fn a_pods_mount_is_preferred_to_kubelets_own_mount() {
     let pvc = "pvc-7c1f/globalmount";
     let info = format!(
         "2 1 7:1 / /var/lib/kubelet/plugins/kubernetes.io/csi/pv/{pvc} rw - ext4 /dev/loop1 rw\n\

@@ -137,14 +137,14 @@ fn read_descriptor(
     fd: i32,
     lookup: &MountLookup,
 ) -> Option<OpenFile> {
-    // Most descriptors on most hosts are sockets and pipes: this is their whole cost.
+    // Most descriptors on most hosts are sockets and pipes, which cost only this stat.
     let file = statat(dir, name, AtFlags::empty()).ok()?;
     if FileType::from_raw_mode(file.st_mode) != FileType::RegularFile {
         return None;
     }
     let writable =
         statat(dir, name, AtFlags::SYMLINK_NOFOLLOW).is_ok_and(|link| link.st_mode & 0o200 != 0);
-    // Has another width on other architectures.
+    // The field has another width on other architectures.
     #[allow(clippy::useless_conversion, reason = "u32 on arm64")]
     let links = u64::from(file.st_nlink);
     if !writable && links != 0 {
@@ -180,7 +180,7 @@ mod tests {
     use crate::mounts;
 
     #[test]
-    fn finds_what_is_open_for_writing_and_what_has_no_name() {
+    fn files_open_for_writing_and_deleted_files_are_found() {
         let lookup = MountLookup::new(&mounts::read().unwrap());
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("named");

@@ -105,8 +105,8 @@ impl MountLookup {
         }
         let found = self.mount_of_fd(pid, fd)?;
         let Some(overlay) = found.overlay else { return Some((found.dev, None)) };
-        // Removed from a layer below the overlay while the overlay still has the name: it may well
-        // be on a lower layer. If all layers are on one filesystem, that makes no difference.
+        // A file without names whose link is not marked as deleted was removed from a layer below
+        // the overlay: it may be on a lower layer. If all layers are on one filesystem, that makes no difference.
         let below =
             fd_stat.links == 0 && !fd_stat.writable && strip_deleted(fd_stat.link) == fd_stat.link;
         let one = fd_stat.st_dev == rustix::fs::makedev(overlay >> 20, overlay & 0xf_ffff)
@@ -259,7 +259,7 @@ fn mount_of<'m>(
 /// Returns the size from statfs(2): an overlay shows that of its upper layer (`ovl_statfs`).
 fn size(path: &Path) -> Option<Size> {
     let stat = rustix::fs::statfs(path).ok()?;
-    // Has another width on other architectures.
+    // The field has another width on other architectures.
     #[allow(clippy::unnecessary_cast, reason = "i64, u64 or u32")]
     Some((stat.f_blocks as u64, stat.f_bsize as u64))
 }

@@ -13,7 +13,7 @@ pub fn path_of(pid: u32, file: &FileKey) -> Option<PathBuf> {
     paths_by_inode(pid, |ino| ino == file.ino).next().map(|(_, path)| path)
 }
 
-/// Inode numbers and paths of the files that `pid` has open, for the `wanted` inode numbers. Empty
+/// Returns inode numbers and paths of the files that `pid` has open, for `wanted` numbers. Empty
 /// if the process has exited.
 pub fn paths_by_inode(
     pid: u32,
@@ -25,7 +25,7 @@ pub fn paths_by_inode(
     })
 }
 
-/// The descriptor of `pid` on the file, as a path: `/proc/PID/fd/N`.
+/// Returns the descriptor of `pid` on the file, as a path: `/proc/PID/fd/N`.
 #[must_use]
 pub fn fd_path(pid: u32, file: &FileKey) -> Option<PathBuf> {
     in_proc(pid, |ino| ino == file.ino).next().map(|(_, descriptor)| descriptor)
@@ -40,7 +40,7 @@ fn in_proc(pid: u32, wanted: impl Fn(u64) -> bool) -> impl Iterator<Item = (u64,
     })
 }
 
-/// `/proc/PID/fd` shows a file without a name as `path (deleted)`.
+/// Removes ` (deleted)` from a link in `/proc/PID/fd`: the mark of a file without a name.
 #[must_use]
 pub fn strip_deleted(link: &Path) -> &Path {
     let bytes = link.as_os_str().as_bytes();

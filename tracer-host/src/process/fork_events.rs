@@ -163,7 +163,7 @@ mod tests {
     }
 
     #[test]
-    fn threads_and_other_events_are_none() {
+    fn new_threads_and_other_events_are_ignored() {
         let mut event = vec![0u8; HEADERS + 32];
         for (at, word) in [(0, PROC_EVENT_FORK), (16, 7), (20, 7), (24, 9), (28, 9)] {
             event[HEADERS + at..HEADERS + at + 4].copy_from_slice(&word.to_ne_bytes());

@@ -20,7 +20,7 @@ pub struct ProcessId {
     pub start_ticks: u64,
 }
 
-/// Identifies a named process by everything that the kernel provides. Two processes can have the same
+/// Identifies a process that a plan or record names by everything that the kernel provides. Two processes can have the same
 /// pid and start within one tick of 10 ms; since Linux 6.9 each has its own inode number on pidfs,
 /// which is never reused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -131,7 +131,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn another_start_is_another_process() {
+    fn a_different_start_time_is_a_different_process() {
         let mut child = Command::new("sleep").arg("60").spawn().unwrap();
         let (handle, _) = PidHandle::open(child.id()).unwrap();
         assert!(handle.stat().is_some());

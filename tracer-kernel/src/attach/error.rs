@@ -6,7 +6,7 @@ use std::io;
 use aya::programs::ProgramError;
 use tracer_model::snapshot::HookState;
 
-/// See the module. The texts are the kernel's own messages where it has any.
+/// Why a hook cannot be attached. The texts are the kernel's own messages where it has any.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum AttachError {
     /// This kernel has no such function, or no type information for it.
@@ -213,7 +213,7 @@ mod tests {
     }
 
     #[test]
-    fn the_verifiers_word_on_one_program_is_no_refusal() {
+    fn a_rejection_by_the_verifier_is_not_a_missing_privilege() {
         let denied = || io::Error::from_raw_os_error(libc::EACCES);
         assert!(matches!(AttachError::from_load(&denied(), ""), AttachError::Other(_)));
         assert!(matches!(AttachError::from_syscall(&denied()), AttachError::Denied(_)));

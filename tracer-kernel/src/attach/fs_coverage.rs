@@ -9,12 +9,12 @@ use crate::btf::modules::ModuleBtf;
 use crate::coverage::Coverage;
 use crate::hooks;
 
-/// See the module documentation.
+/// What the attached hooks cover.
 #[derive(Default)]
 pub(crate) struct FsCoverage {
     /// How each known filesystem is counted, by type.
     pub(super) counted: BTreeMap<&'static str, WriteBackend>,
-    /// Filesystem types for which another attempt would end like the first.
+    /// Filesystem types for which another attempt would have the same result as the first.
     pub(super) tried: Vec<&'static str>,
     /// Filesystem types whose space layout is known.
     pub(super) space_traced: Vec<&'static str>,

@@ -1,4 +1,4 @@
-//! Tells the eBPF side which filesystems are counted at their own functions, so that it does not
+//! Marks filesystems that are counted at their own functions for the eBPF side, so that it does not
 //! count the same bytes at vfs_write or the system calls as well.
 
 use aya::Ebpf;

@@ -8,7 +8,7 @@ use crate::btf::modules::ModuleBtf;
 /// The result of one attempt to attach a hook.
 pub(crate) type Attempt = Result<(), AttachError>;
 
-/// See the module documentation.
+/// The rows so far, in the order of the attempts.
 pub(crate) struct HookLog {
     rows: Vec<Hook>,
     /// Whether the user chose the backend.

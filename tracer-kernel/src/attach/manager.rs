@@ -24,7 +24,7 @@ use crate::{hooks, preemption};
 pub(crate) struct HookManager {
     /// The backend that the user chose.
     pub(super) forced: Option<WriteBackend>,
-    /// Whether the user asked for vfs_write.
+    /// Whether the user requested vfs_write.
     want_vfs_write: bool,
     /// Whether the kernel can preempt BPF programs; see [`preemption`].
     preemptible: bool,

@@ -73,8 +73,8 @@ impl HookManager {
         self.install_overlay_inode(ebpf);
     }
 
-    /// Tells the eBPF side how to find the files behind an overlay's files, if overlayfs is loaded.
-    /// Returns whether that is known now.
+    /// Passes the layout that leads to the files behind an overlay's files to the eBPF side, if
+    /// overlayfs is loaded. Returns whether it is known now.
     pub(crate) fn install_overlay_inode(&mut self, ebpf: &mut Ebpf) -> bool {
         self.btf.has(|types| overlay_inode::install(ebpf, types))
     }

@@ -19,7 +19,7 @@ use crate::btf::relocate;
 use crate::object::OBJECT;
 use crate::sys::tracing;
 
-/// See the module documentation.
+/// Loader of programs that aya cannot load.
 pub(crate) struct RawLoader {
     /// All maps; taken from `aya::Ebpf` after startup.
     maps: HashMap<String, OwnedFd>,

@@ -41,9 +41,9 @@ impl HookManager {
                 .and_then(|()| self.tracepoint(ebpf, name, hooks::DIRTY_PROGRAM));
             self.coverage.mmap_stores =
                 self.log.record_outcome(name, HookMethod::RawTracepoint, result);
-            let [tells_all, _] = hooks::FAULT_BITS;
+            let [in_user_fault, _] = hooks::FAULT_BITS;
             let has = |types: &KernelTypes| {
-                types.kernel.member_offset("task_struct", tells_all).is_some()
+                types.kernel.member_offset("task_struct", in_user_fault).is_some()
             };
             self.coverage.misses_advised = !self.btf.has(has);
         }

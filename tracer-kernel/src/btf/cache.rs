@@ -17,7 +17,7 @@ pub(crate) struct KernelTypes {
     pub(crate) kernel: Arc<KernelBtf>,
     /// For programs that the kernel checks against a function's types.
     pub(crate) bpf: aya::Btf,
-    /// KernelTypes of the modules requested so far; `None` for a module without any.
+    /// Types of the modules requested so far; `None` for a module without any.
     modules: RefCell<HashMap<String, Option<Arc<KernelBtf>>>>,
 }
 

@@ -15,8 +15,8 @@ use crate::hooks;
 use crate::kernel_version::kernel_at_least;
 use crate::sys::tracing;
 
-/// See the module documentation. One per process, because the privilege is the one it was started
-/// with.
+/// The descriptors that filltop has. One per process, because the privilege is the one that the
+/// process was started with.
 pub(crate) struct ModuleBtf {
     /// Descriptors, by module name.
     kept: HashMap<String, Arc<OwnedFd>>,

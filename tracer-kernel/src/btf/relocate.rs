@@ -1,7 +1,7 @@
 //! Relocates the eBPF object for the running kernel before it is loaded: patches field offsets and
 //! the configuration into the instructions that need them, and removes instructions that older
-//! kernels reject for their encoding alone, even in code that their verifier finds unreachable, as
-//! it is there (`Config`).
+//! kernels reject for their encoding alone, even in code that `Config` makes unreachable for their
+//! verifier.
 
 use anyhow::Context as _;
 use object::{Object as _, ObjectSection as _, ObjectSymbol as _, SectionKind};
@@ -214,7 +214,7 @@ mod tests {
     }
 
     #[test]
-    fn no_exchange_is_left() {
+    fn no_atomic_exchange_remains() {
         let changed = without_cmpxchg(OBJECT).unwrap();
         assert!(exchanges(OBJECT) > 0);
         assert_eq!(exchanges(&changed), 0);
@@ -222,7 +222,7 @@ mod tests {
     }
 
     #[test]
-    fn no_callback_is_left() {
+    fn no_callback_remains() {
         let changed = without_callbacks(OBJECT).unwrap();
         assert!(!callbacks(OBJECT).unwrap().is_empty());
         assert!(callbacks(&changed).unwrap().is_empty());

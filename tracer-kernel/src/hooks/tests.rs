@@ -11,15 +11,15 @@ fn programs() -> HashSet<String> {
 }
 
 #[test]
-fn every_function_has_a_program_on_each_rung_and_the_kernel_side_has_it() {
+fn every_hook_has_its_programs_in_the_object() {
     let programs = programs();
     let has = |program: &str| assert!(programs.contains(program), "no program {program}");
     let dentries = DENTRY_FUNCTIONS.iter().flat_map(|(newer, _, older)| [*newer, *older]);
     let functions = SPACE.iter().chain(VFS_WRITE).chain(FS_SPACE.iter().map(|(_, f)| f));
     let functions = functions.copied().chain(dentries);
     for one in functions.chain(FSYNCS.iter().map(Fsync::function)) {
-        assert!(one.fentry.or(one.fexit).is_some(), "{} by trampolines", one.name);
-        assert!(one.kprobe.or(one.kretprobe).is_some(), "{} by kprobes", one.name);
+        assert!(one.fentry.or(one.fexit).is_some(), "{} with trampolines", one.name);
+        assert!(one.kprobe.or(one.kretprobe).is_some(), "{} with kprobes", one.name);
         [one.fentry, one.fexit, one.kprobe, one.kretprobe].into_iter().flatten().for_each(has);
     }
     for function in WRITE_ITERS.iter().flat_map(|fs| fs.functions) {

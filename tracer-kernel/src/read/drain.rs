@@ -150,7 +150,7 @@ mod tests {
     }
 
     #[test]
-    fn entries_come_in_several_reads_and_after_refusals() {
+    fn entries_are_read_in_several_reads_and_after_refusals() {
         let refusal = || Err(io::ErrorKind::WouldBlock.into());
         let interrupt = Err(io::ErrorKind::Interrupted.into());
         let answers =

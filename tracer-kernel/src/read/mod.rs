@@ -287,7 +287,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn records_that_are_cut_or_unknown_are_refused() {
+    fn truncated_and_unknown_records_are_rejected() {
         let exit = ExitRecord {
             header: RecordHeader { kind: RecordKind::Exit as u32, len: 0 },
             proc: ProcKey { start_ns: 7, tgid: 3, pad: 0 },

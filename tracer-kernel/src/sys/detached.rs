@@ -69,8 +69,8 @@ fn wait(child: libc::pid_t) -> io::Result<()> {
                 Some(error) => Err(io::Error::from_raw_os_error(error)),
             },
             Err(Errno::INTR) => continue,
-            // filltop's parent ignores SIGCHLD. Whether it worked shows in the messages of the new
-            // process.
+            // filltop's parent ignored SIGCHLD, which filltop inherits: the status is lost. If the fork
+            // failed, no message comes from the new process.
             Err(Errno::CHILD) => Ok(()),
             Err(error) => Err(error.into()),
         };

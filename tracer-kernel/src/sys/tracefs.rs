@@ -244,7 +244,7 @@ mod tests {
     }
 
     #[test]
-    fn a_format_tells_where_fields_are() {
+    fn field_offsets_are_parsed_from_the_format() {
         let format = "name: btrfs_ordered_extent_remove\nID: 1307\nformat:\n\
             \tfield:unsigned short common_type;\toffset:0;\tsize:2;\tsigned:0;\n\n\
             \tfield:u8 fsid[16];\toffset:8;\tsize:16;\tsigned:0;\n\

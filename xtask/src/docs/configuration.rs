@@ -139,7 +139,7 @@ fn key(
             let line = line.trim_start_matches(['#', ' ']);
             line.strip_prefix(&**name).is_some_and(|rest| rest.trim_start().starts_with('='))
         });
-        // Keys that only few sinks have are explained in a comment.
+        // Keys that only a few sinks have are explained in a comment.
         ensure!(is_shown || sample.contains(&**name), "{SAMPLE} does not show `{name}`");
     }
     let mut lines = bullet(0, &text);
@@ -240,7 +240,7 @@ mod tests {
         assert_eq!(in_sample(sample, "[guard]", "y"), None);
     }
 
-    /// `env = "FILLTOP_…"`, `var_os("FILLTOP_…")` and constants.
+    /// `env = "FILLTOP_…"`, `var_os("FILLTOP_…")` and constants named `…VAR`.
     #[test]
     fn every_variable_of_the_program_is_listed() {
         let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
@@ -257,7 +257,7 @@ mod tests {
                 }
                 let source = fs::read_to_string(&path).unwrap_or_default();
                 let source = source.split("#[cfg(test)]").next().unwrap_or_default();
-                for start in [", env = \"", "var_os(\"", "var(\"", "const VARIABLE: &str = \""] {
+                for start in [", env = \"", "var_os(\"", "var(\"", "VAR: &str = \""] {
                     for (at, _) in source.match_indices(start) {
                         let name = source[at + start.len()..].split('"').next().unwrap_or_default();
                         let mut all = VARIABLES.iter().chain(COMMON_VARIABLES);

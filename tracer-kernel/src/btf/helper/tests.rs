@@ -17,9 +17,9 @@ fn cannot() -> Option<&'static str> {
 }
 
 #[test]
-fn it_hands_out_what_was_named_and_nothing_else() {
+fn the_named_types_are_handed_out_and_no_others() {
     if let Some(reason) = cannot() {
-        println!("SKIP it_hands_out_what_was_named_and_nothing_else: {reason}");
+        println!("SKIP the_named_types_are_handed_out_and_no_others: {reason}");
         return;
     }
     // The kernel's own: there is BTF of modules only if some are loaded.
@@ -40,9 +40,9 @@ fn descriptor(fd: &OwnedFd) -> i32 {
 }
 
 #[test]
-fn any_other_message_ends_it() {
+fn any_other_message_ends_the_helper() {
     if let Some(reason) = cannot() {
-        println!("SKIP any_other_message_ends_it: {reason}");
+        println!("SKIP any_other_message_ends_the_helper: {reason}");
         return;
     }
     for message in [&b"x"[..], b"??", b""] {
@@ -90,9 +90,9 @@ fn bpf_command(command: bpf_cmd) -> i64 {
 }
 
 #[test]
-fn any_other_system_call_kills_it() {
+fn any_other_system_call_kills_the_helper() {
     if let Some(reason) = cannot() {
-        println!("SKIP any_other_system_call_kills_it: {reason}");
+        println!("SKIP any_other_system_call_kills_the_helper: {reason}");
         return;
     }
     assert_eq!(end_of(|| bpf_command(bpf_cmd::BPF_BTF_GET_NEXT_ID)), Ok(0));
