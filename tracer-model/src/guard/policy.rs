@@ -43,8 +43,12 @@ impl Policy {
         &self.config
     }
 
-    /// Replaces the configuration and keeps the state.
+    /// Replaces the configuration and keeps the state. What a dry run only announced was not done, so
+    /// an armed guard starts at the first step of its ladder.
     pub fn replace(&mut self, config: GuardConfig) {
+        if self.config.dry_run && !config.dry_run {
+            self.volumes.values_mut().for_each(|state| state.escalations.clear());
+        }
         self.config = config;
     }
 

@@ -185,6 +185,22 @@ fn a_dry_run_names_the_culprit_once_with_the_reason() {
     assert!(text.contains("not unit postgresql.service because protected (postgres)"), "{text}");
 }
 
+/// Armed by a reload in the middle of an incident, it must not skip the step that was only announced.
+#[test]
+fn a_guard_that_is_armed_by_a_reload_begins_with_the_first_step() {
+    for ladder in [vec![Action::Term, Action::Kill], vec![Action::Freeze, Action::Kill]] {
+        let config = GuardConfig { ladder: ladder.clone(), ..armed() };
+        let mut simulation = Simulation::new(GuardConfig { dry_run: true, ..config.clone() });
+        let incident = snapshot(Some(120.0), INCIDENT);
+        let announced = simulation.observe(200, &incident);
+        assert_eq!(steps(&announced), [Some(ladder[0])]);
+        simulation.policy.replace(config);
+        let decisions = simulation.observe(400, &incident);
+        let first = decisions.iter().find(|decision| !decision.dry_run).unwrap();
+        assert_eq!(first.step, Some(ladder[0]), "{decisions:?}");
+    }
+}
+
 /// dockerd writes what a container prints; the action must target the container.
 #[test]
 fn the_growth_of_a_log_is_attributed_to_its_container() {

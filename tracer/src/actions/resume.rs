@@ -1,6 +1,6 @@
 //! Resuming a suspended target: through its supervisor if that is running, otherwise from its record.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
@@ -204,8 +204,27 @@ pub(crate) fn resume(word: &str) -> anyhow::Result<Vec<Record>> {
         let suspended = if ids.is_empty() { "nothing".to_owned() } else { ids.join(", ") };
         bail!("nothing suspended matches {word:?}; currently suspended: {suspended}");
     }
-    for (record, path) in &found {
-        release(record, path)?;
+    release_all(found)
+}
+
+/// Resumes what these records are about. One that fails leaves none of the others suspended.
+///
+/// # Errors
+/// All errors in one line, after all the others were resumed.
+pub(crate) fn release_all(records: Vec<(Record, PathBuf)>) -> anyhow::Result<Vec<Record>> {
+    let mut released = Vec::new();
+    let mut errors = Vec::new();
+    for (record, path) in records {
+        match release(&record, &path) {
+            Ok(()) => released.push(record),
+            Err(error) => errors.push(format!("{}: {error:#}", record.suspension.id)),
+        }
     }
-    Ok(found.into_iter().map(|(record, _)| record).collect())
+    if errors.is_empty() {
+        return Ok(released);
+    }
+    for record in &released {
+        errors.push(format!("{}: resumed", record.suspension.id));
+    }
+    bail!("{}", errors.join("; "))
 }

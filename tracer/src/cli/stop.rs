@@ -269,13 +269,7 @@ pub(crate) fn resume(args: &ResumeArgs) -> anyhow::Result<ExitCode> {
     }
     let records = match &args.target {
         Some(target) => resume::resume(target)?,
-        None => {
-            let all = record::all();
-            for (record, path) in &all {
-                resume::release(record, path)?;
-            }
-            all.into_iter().map(|(record, _)| record).collect()
-        }
+        None => resume::release_all(record::all())?,
     };
     for record in records {
         if args.json {

@@ -108,8 +108,9 @@ impl Recorder {
         // Release preallocated space that was not used.
         self.file.set_len(self.length)?;
         let full = Space::of(&self.file)?.left_after(self.segment_size) < NEARLY_FULL;
+        // None, if FILE itself was moved away meanwhile.
         let count = (0..self.segments).take_while(|&age| segment_path(&self.path, age).exists());
-        let keep = if full { count.count() as u32 - 1 } else { self.segments - 1 };
+        let keep = if full { (count.count() as u32).saturating_sub(1) } else { self.segments - 1 };
         if keep == 0 {
             bail!(
                 "the volume of {} is nearly full, and the recording has no older segment to \
