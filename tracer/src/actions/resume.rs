@@ -44,7 +44,7 @@ pub(crate) fn release(record: &Record, path: &Path) -> anyhow::Result<()> {
 /// Finds the records for a word: an id, the TARGET as it was given to `stop`, or the target's name. If
 /// the name has a kind as a prefix, only records whose cgroup is of that kind match.
 #[must_use]
-pub(crate) fn find(word: &str) -> Vec<(Record, std::path::PathBuf)> {
+pub(crate) fn find(word: &str) -> Vec<(Record, PathBuf)> {
     let all = record::all();
     let exact =
         |record: &Record| record.suspension.id == word || record.suspension.argument == word;
