@@ -76,7 +76,7 @@ fn a_held_file_is_truncated_without_ending_its_holder() -> Result {
     let has_enough = || Ok(fs::metadata(&path).map_or(0, |file| file.len()) > 1_500_000);
     wait_until("some space is taken", SOON, has_enough)?;
     let arguments = ["--how", "truncate", "--file", &text];
-    ensure!(bench.refused(&writer.pid(), &arguments)?.contains("still has a name"));
+    ensure!(bench.refused(&writer.pid(), &arguments)?.contains("is not deleted"));
     let held = File::open(&path)?;
     fs::remove_file(&path)?;
     let blocks = held.metadata()?.blocks() * 512;
