@@ -141,7 +141,7 @@ pub fn a_restart_policy_is_in_the_plan(world: &mut World) -> Result {
     let said = String::from_utf8_lossy(&output.stdout).into_owned();
     let start = Instant::now();
     while world.runtime.pid(&name).map_or(true, |pid| pid == first) {
-        ensure!(start.elapsed() < PATIENCE, "the container was not restarted");
+        ensure!(start.elapsed() < PATIENCE, "the container was not restarted: {said}");
         thread::sleep(Duration::from_millis(50));
     }
     let done: Value = serde_json::from_str(said.lines().last().context("nothing was printed")?)?;

@@ -45,11 +45,17 @@ impl Tools {
 
     /// Sets the environment in which a command finds the programs, and these their libraries.
     pub fn environment(&self, command: &mut Command) {
-        command.env("PATH", self.path());
+        command.envs(self.variables());
+    }
+
+    /// The variables of that environment.
+    pub fn variables(&self) -> Vec<(&'static str, OsString)> {
+        let mut variables = vec![("PATH", self.path())];
         if let Some(root) = &self.root {
             let folders = LIBRARIES.map(|folder| root.join(folder));
-            command.env("LD_LIBRARY_PATH", env::join_paths(folders).unwrap_or_default());
+            variables.push(("LD_LIBRARY_PATH", env::join_paths(folders).unwrap_or_default()));
         }
+        variables
     }
 
     /// PATH with the packages' folders before all others.

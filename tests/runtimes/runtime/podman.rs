@@ -17,6 +17,11 @@ impl Podman {
         let programs = ["conmon", "runc"].map(|name| home.tools.program(name));
         let [conmon, runc] = programs;
         let (conmon, runc) = (conmon?.display().to_string(), runc?.display().to_string());
+        // conmon runs podman when a container ends, which restarts it; podman gives it only these.
+        let variables = home.tools.variables();
+        let variables =
+            variables.iter().map(|(key, value)| format!("\"{key}={}\"", value.display()));
+        let variables = variables.collect::<Vec<_>>().join(", ");
         // cgroupfs, because there may be no systemd. The limits are ones that a root without
         // CAP_SYS_RESOURCE may set.
         let engine = format!(
@@ -28,6 +33,7 @@ impl Podman {
              events_logger = \"file\"\n\
              lock_type = \"file\"\n\
              conmon_path = [\"{conmon}\"]\n\
+             conmon_env_vars = [{variables}]\n\
              static_dir = \"{}\"\n\
              volume_path = \"{}\"\n\
              tmp_dir = \"{}\"\n\
