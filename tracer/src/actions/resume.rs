@@ -141,7 +141,7 @@ pub(crate) fn state(record: &Record, path: &Path) -> RecordState {
 
 /// Returns the records whose targets share a process with this one, unless they have ended.
 #[must_use]
-pub(crate) fn overlapping(scope: &Scope) -> Vec<(Record, std::path::PathBuf)> {
+pub(crate) fn overlapping(scope: &Scope) -> Vec<(Record, PathBuf)> {
     let mut all = record::all();
     all.retain(|(record, _)| {
         record.suspension.scope == *scope || record.suspension.scope.overlaps(scope)
