@@ -88,8 +88,8 @@ fn truncating_needs_a_deleted_file_by_name() {
         plan(&facts, &PlanRequest { file: file.map(str::to_owned), ..request(Action::Truncate) })
     };
     assert!(asked(None).refused[0].contains("--file"));
-    assert!(asked(Some("/named")).refused[0].contains("still has a name"));
-    assert!(asked(Some("/other")).refused[0].contains("has no file"));
+    assert!(asked(Some("/named")).refused[0].contains("is not deleted"));
+    assert!(asked(Some("/other")).refused[0].contains("no such file"));
     assert!(asked(Some("3")).refused[0].contains("descriptor"));
     let plan = asked(Some("/held"));
     assert_eq!((plan.frees_bytes, plan.allowed()), (500, true));

@@ -37,7 +37,7 @@ const TRACEPOINT_TESTS: (&str, &str) = ("io_paths", "all_ways");
 /// `alongside` at the same time.
 ///
 /// Two machines run at a time, from the start and at a lower priority ([`super::qemu::Qemu::command`]): the
-/// native suites wait most of the time (27 minutes with 8 minutes of CPU time), and the machines some of it.
+/// native suites wait most of the time. Machines whose tests have deadlines run when the native tests have ended.
 pub(crate) fn run_tests(
     workspace: &Workspace,
     filltop: &Path,
@@ -75,27 +75,29 @@ pub(crate) fn run_tests(
         filter: vec![filter.to_owned()],
         ..with(Backend::Fentry, &[suite])
     };
-    // First the machines that compare numbers, the longest one first: they may be slowed down. The machines
-    // whose tests have deadlines run last, when nothing else runs.
-    let mut machines = vec![
+    // These compare numbers and may be slowed down: they run beside the native tests, the longest first.
+    let patient = [
         with(Backend::Fentry, &counting),
         with(Backend::Kprobe, &KPROBE_SUITES),
         on_modules,
         with_tracepoints,
     ];
+    // These have deadlines: systemd gives a unit 90 s to start, and a stop has to take effect within a second.
+    // Beside busy native tests an emulated machine misses them.
+    let mut timed = vec![with(Backend::Fentry, &others)];
     let mut tally = Tally::default();
     match build_debian_image(workspace) {
-        Ok(_) => machines.push(VmArgs { debian: true, ..VmArgs::default() }),
+        Ok(_) => timed.push(VmArgs { debian: true, ..VmArgs::default() }),
         Err(error) => tally.add(not_run(format!("vm Debian: {}", first_line(&error)))),
     }
-    machines.push(with(Backend::Fentry, &others));
     // They run natively as well, and take longest there.
     tally.add(Tally::skip(
         "vm Debian runtimes: only run by `cargo xtask vm --debian --software runtimes`".to_owned(),
     ));
     // Built one after the other.
-    let runners = machines
+    let runners = patient
         .iter()
+        .chain(&timed)
         .map(|arguments| Runner::new(workspace, filltop, arguments))
         .collect::<Result<Vec<_>>>();
     let runners = match runners {
@@ -106,17 +108,27 @@ pub(crate) fn run_tests(
             return tally;
         }
     };
-    let queue = WorkQueue::new(runners.len(), |index| queue::run_buffered(&runners[index]));
+    let (patient, timed) = runners.split_at(patient.len());
     let workers =
         if thread::available_parallelism().is_ok_and(|cores| cores.get() > 1) { 2 } else { 1 };
-    let native = thread::scope(|scope| {
-        for _ in 0..workers {
-            scope.spawn(|| queue.work());
+    let run = |runners: &[Runner<'_>], alongside: &mut dyn FnMut()| {
+        let queue = WorkQueue::new(runners.len(), |index| queue::run_buffered(&runners[index]));
+        thread::scope(|scope| {
+            for _ in 0..workers {
+                scope.spawn(|| queue.work());
+            }
+            alongside();
+        });
+        Tally::from_result("vm", queue.sum())
+    };
+    let mut native = Some(alongside);
+    let patient = run(patient, &mut || {
+        if let Some(native) = native.take() {
+            tally.add(native());
         }
-        alongside()
     });
-    tally.add(native);
-    tally.add(Tally::from_result("vm", queue.sum()));
+    tally.add(patient);
+    tally.add(run(timed, &mut || {}));
     for name in all {
         let omitted = [
             ("kprobe", !KPROBE_SUITES.contains(&name)),
