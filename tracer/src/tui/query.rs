@@ -97,7 +97,7 @@ impl Window {
     }
 }
 
-/// A column of a table; each is named like its heading.
+/// A column of a table; `views/columns.rs` has the headings.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Col {
     Pid,
