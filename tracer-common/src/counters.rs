@@ -278,6 +278,42 @@ pub struct Errors {
     pub eio: u64,
     /// Any other error except EAGAIN and interruptions.
     pub other: u64,
+    /// Writes that returned fewer bytes than requested. Not only for lack of space: also when a signal
+    /// interrupts a write, or a part of its source cannot be read.
+    pub short: u64,
+    /// Accesses to a mapping of a file, within the file, that the filesystem refused (SIGBUS): for lack
+    /// of space, or because of an input/output error.
+    pub faults: u64,
+}
+
+/// What a process did in a directory: cumulative numbers of inodes.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Entries {
+    /// Files, directories, symbolic links and others that it created.
+    pub created: u64,
+    /// Those whose last name it removed, without the regular files that [`Counters::unlinked`] counts.
+    pub removed: u64,
+    /// Its renames of which it is not known whether they removed an inode that had the new name.
+    pub renamed: u64,
+}
+
+impl Entries {
+    /// One inode created.
+    pub const CREATED: Self = Self { created: 1, removed: 0, renamed: 0 };
+    /// One inode removed.
+    pub const REMOVED: Self = Self { created: 0, removed: 1, renamed: 0 };
+    /// One rename.
+    pub const RENAMED: Self = Self { created: 0, removed: 0, renamed: 1 };
+    /// Nothing.
+    pub const NONE: Self = Self { created: 0, removed: 0, renamed: 0 };
+
+    /// Adds `other`; wraps on overflow, as the kernel's counters do.
+    pub const fn add(&mut self, other: &Self) {
+        self.created = self.created.wrapping_add(other.created);
+        self.removed = self.removed.wrapping_add(other.removed);
+        self.renamed = self.renamed.wrapping_add(other.renamed);
+    }
 }
 
 /// Index into the per-CPU `HEALTH` array: what the eBPF side knows it lost or could not break down.
@@ -333,11 +369,23 @@ pub enum SelfStat {
 /// Number of [`SelfStat`] cells per CPU, with spare ones.
 pub const SELF_STAT_CELLS: u32 = 24;
 
-pod!(ProcKey, FileKey, ProcFileKey, Counters, Slot, BtrfsFile, ErrorKey, Errors, InodeSpace);
+pod!(
+    ProcKey,
+    FileKey,
+    ProcFileKey,
+    Counters,
+    Slot,
+    BtrfsFile,
+    ErrorKey,
+    Errors,
+    Entries,
+    InodeSpace
+);
 const _: () = assert!(size_of::<ProcKey>() == 16 && size_of::<FileKey>() == 16);
 const _: () = assert!(size_of::<ProcFileKey>() == 32 && size_of::<Counters>() == 32);
 const _: () = assert!(size_of::<BtrfsFile>() == 32);
-const _: () = assert!(size_of::<ErrorKey>() == 16 && size_of::<Errors>() == 32);
+const _: () = assert!(size_of::<ErrorKey>() == 16 && size_of::<Errors>() == 48);
+const _: () = assert!(size_of::<Entries>() == 24);
 
 #[cfg(test)]
 mod tests {

@@ -13,12 +13,15 @@ pub mod records;
 pub mod waits;
 
 pub use counters::{
-    BtrfsFile, Counters, ErrorKey, Errors, FileKey, InodeSpace, ProcFileKey, ProcKey, SelfStat,
-    Slot, slot_flags,
+    BtrfsFile, Counters, Entries, ErrorKey, Errors, FileKey, InodeSpace, ProcFileKey, ProcKey,
+    SelfStat, Slot, slot_flags,
 };
 pub use fence::FenceConfig;
 pub use offsets::Offsets;
-pub use records::{NameRecord, OpenFileRecord, ProcRecord, RecordHeader, RecordKind};
+pub use records::{
+    NameRecord, OpenFileRecord, ProcRecord, RecordHeader, RecordKind, UnlinkedRecord,
+    UnlinkedSearch,
+};
 pub use waits::{WaitKey, WaitKind, Waits};
 
 /// Implements `Pod` for the daemon. The eBPF side only writes these types and does not need it.

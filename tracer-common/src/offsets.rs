@@ -49,6 +49,8 @@ offsets! {
     signal_live = "signal_struct"."live",
     /// `struct file *` of the executable.
     mm_exe_file = "mm_struct"."exe_file",
+    /// Root of the tree of areas, `struct rb_node *`; until 6.0.
+    mm_areas = "mm_struct"."mm_rb.rb_node",
     /// Start of the command line in user memory.
     mm_arg_start = "mm_struct"."arg_start",
     /// End of the command line in user memory.
@@ -77,6 +79,14 @@ offsets! {
     fault_vma = "vm_fault"."vma",
     /// `struct file *` that the area maps.
     vma_file = "vm_area_struct"."vm_file",
+    /// First address of the area.
+    vma_start = "vm_area_struct"."vm_start",
+    /// First address behind the area.
+    vma_end = "vm_area_struct"."vm_end",
+    /// Node in the tree of areas (rb_node); until 6.0.
+    vma_node = "vm_area_struct"."vm_rb",
+    /// Position of the area's start in the file, pages.
+    vma_pgoff = "vm_area_struct"."vm_pgoff",
     /// VM_* bits.
     vma_flags = "vm_area_struct"."vm_flags",
     /// Bit mask of the attributes that change; ATTR_SIZE is 8.
@@ -89,6 +99,8 @@ offsets! {
     dio_error = "iomap_dio"."error",
     /// Whether the submitter waits for completion, u8/bool.
     dio_waits = "iomap_dio"."wait_for_completion",
+    /// Bytes left in the iterator.
+    iter_count = "iov_iter"."count",
     /// u8/bool: true if the iterator is the source of a write.
     iter_data_source = "iov_iter"."data_source",
     /// Inode number.
@@ -161,6 +173,10 @@ offsets! {
     mnt_ns_inum = "mnt_namespace"."ns.inum",
     /// `struct dentry *` of the root directory.
     fs_root = "fs_struct"."root.dentry",
+    /// `struct dentry *` of the working directory.
+    fs_pwd = "fs_struct"."pwd.dentry",
+    /// `struct dentry *` of what is renamed; since 5.12.
+    rename_old_dentry = "renamedata"."old_dentry",
     /// `struct backing_dev_info *`.
     wb_bdi = "bdi_writeback"."bdi",
     /// `struct device *`.
@@ -199,6 +215,30 @@ offsets! {
     folio_nr_pages_v6_13 = "folio"."_folio_nr_pages",
     /// Code segment: distinguishes 64-bit calls from 32-bit ones (x86-64).
     regs_cs = "pt_regs"."cs",
+    /// S_* bits of the inode.
+    inode_flags = "inode"."i_flags",
+    /// Link in the filesystem's list of inodes (list_head).
+    inode_sb_list = "inode"."i_sb_list",
+    /// The filesystem's inodes in memory (list_head).
+    sb_inodes = "super_block"."s_inodes",
+    /// For a socket's file: its `struct socket *`.
+    file_private = "file"."private_data",
+    /// `struct sock *`.
+    socket_sk = "socket"."sk",
+    /// Address family, u16.
+    sock_family = "sock"."__sk_common.skc_family",
+    /// Messages that were not received yet (sk_buff_head).
+    sock_queue = "sock"."sk_receive_queue",
+    /// Next message in the queue.
+    skb_next = "sk_buff"."next",
+    /// What the protocol keeps with a message.
+    skb_cb = "sk_buff"."cb",
+    /// In a message of a UNIX socket's `cb`: `struct scm_fp_list *`, the descriptors sent with it.
+    unix_fp = "unix_skb_parms"."fp",
+    /// Their number, u16.
+    fp_count = "scm_fp_list"."count",
+    /// `struct file *[]`.
+    fp_files = "scm_fp_list"."fp",
 }
 
 impl Offsets {

@@ -22,11 +22,12 @@ use crate::{names, process, space};
 #[inline(always)]
 pub fn account(proc: ProcKey, file: FileKey, dentry: KernelPtr, inode: KernelPtr, delta: Counters) {
     let target = WriteTarget { proc, file, dentry, inode };
-    let Some(index) = slot_index(&target) else {
+    let index = slot_index(&target);
+    if index == NO_SLOT {
         spill(&ProcFileKey::new(proc, file), &delta);
         names::emit_path_once::<ProbeRead>(&file, dentry, inode);
         return;
-    };
+    }
     let Some(slot) = slot_at(index) else { return };
     if slot.is_of(&target.proc, &target.file) {
         add_to_slot(slot, &delta);
@@ -50,8 +51,8 @@ pub fn account_write<R: Read>(write: &WriteEvent) {
     // Read before the usage: a change in between is found at the next write.
     let stamp = &SpaceStamp::of::<R>(write.kind, write.target.inode);
     let index = slot_index(&write.target);
-    let own = index.and_then(slot_at);
-    if let Some(slot) = own
+    if index != NO_SLOT
+        && let Some(slot) = slot_at(index)
         && slot.is_of(&write.target.proc, &write.target.file)
         && slot.blocks == stamp.blocks
         && slot.parts == stamp.parts
@@ -72,11 +73,11 @@ pub fn account_write<R: Read>(write: &WriteEvent) {
         ));
     }
     delta.written = written;
-    let Some(index) = index else {
+    if index == NO_SLOT {
         spill(&ProcFileKey::new(write.target.proc, write.target.file), &delta);
         names::emit_path_once::<R>(&write.target.file, write.target.dentry, write.target.inode);
         return;
-    };
+    }
     let Some(slot) = slot_at(index) else { return };
     if slot.is_of(&write.target.proc, &write.target.file) {
         add_to_slot(slot, &delta);
@@ -102,13 +103,21 @@ fn estimate_prior_usage<R: Read>(write: &WriteEvent, usage: u64) -> u64 {
     usage.saturating_sub((written + 2 * BLOCK - 1) & !(BLOCK - 1))
 }
 
-/// Index of the pair's slot on this CPU. Only the current process has one. Counting for another
-/// process is rare: when its direct I/O completes, or when a kernel thread writes back its data.
+/// No index of a slot. Not `None`: the compiler keeps an option's tag and value in two registers, and
+/// where the tag says that there is no value, the other may hold a pointer. The verifier of 6.1 does
+/// not see that they belong together, and rejects the program.
+const NO_SLOT: u32 = u32::MAX;
+
+/// Index of the pair's slot on this CPU, or [`NO_SLOT`]. Only the current process has one. Counting
+/// for another process is rare: when its direct I/O completes, or when a kernel thread writes back its
+/// data.
 #[inline(always)]
-fn slot_index(target: &WriteTarget) -> Option<u32> {
+fn slot_index(target: &WriteTarget) -> u32 {
     let (leader, start_ns) = current_leader();
-    (start_ns == target.proc.start_ns)
-        .then(|| fast_path::hash_index(fast_path::cpu_slot_base(), target.file.ino, leader.low()))
+    if start_ns != target.proc.start_ns {
+        return NO_SLOT;
+    }
+    fast_path::hash_index(fast_path::cpu_slot_base(), target.file.ino, leader.low())
 }
 
 #[inline(always)]
@@ -127,6 +136,13 @@ pub fn account_error(proc: ProcKey, file: FileKey, error: i64) {
     process::emit_process_once(proc);
 }
 
+/// Stands for an error number: a write that returned fewer bytes than requested.
+pub const SHORT_WRITE: i64 = 1;
+/// Stands for an error number: a fault in a mapping that the filesystem refused.
+pub const REFUSED_FAULT: i64 = 2;
+
+const NO_ERRORS: Errors = Errors { enospc: 0, edquot: 0, eio: 0, other: 0, short: 0, faults: 0 };
+
 #[inline(never)]
 fn count_error(proc: &ProcKey, dev: u32, error: i64) {
     let key = ErrorKey { start_ns: proc.start_ns, tgid: proc.tgid, dev };
@@ -134,7 +150,7 @@ fn count_error(proc: &ProcKey, dev: u32, error: i64) {
     self_stat_add(if first { SelfStat::UsedErrorsA } else { SelfStat::UsedErrorsB }, 1);
     let map = if first { &ERRORS_A } else { &ERRORS_B };
     if map.get_ptr(key).is_none() {
-        let _ = map.insert(key, Errors { enospc: 0, edquot: 0, eio: 0, other: 0 }, BPF_NOEXIST);
+        let _ = map.insert(key, NO_ERRORS, BPF_NOEXIST);
     }
     let Some(errors) = map.get_ptr_mut(key) else {
         self_stat_add(SelfStat::OtherErrors, 1);
@@ -143,6 +159,8 @@ fn count_error(proc: &ProcKey, dev: u32, error: i64) {
     // SAFETY: valid pointers from the map.
     let cell = unsafe {
         match error {
+            SHORT_WRITE => &raw mut (*errors).short,
+            REFUSED_FAULT => &raw mut (*errors).faults,
             ENOSPC => &raw mut (*errors).enospc,
             EDQUOT => &raw mut (*errors).edquot,
             EIO => &raw mut (*errors).eio,

@@ -272,10 +272,20 @@ pub fn file_key<R: Read>(inode: KernelPtr) -> FileKey {
     }
 }
 
+const S_IFMT: u16 = 0o170_000;
+
+/// Returns whether the inode is a directory.
+#[inline(always)]
+#[allow(dead_code, reason = "the fence has no use for it")]
+pub fn is_directory(inode: KernelPtr) -> bool {
+    const S_IFDIR: u16 = 0o040_000;
+    let mode: u16 = load!(ProbeRead, inode, inode_mode);
+    mode & S_IFMT == S_IFDIR
+}
+
 /// Returns whether the inode is a regular file. Pipes, sockets, ttys and devices are not counted.
 #[inline(always)]
 pub fn is_regular<R: Read>(inode: KernelPtr) -> bool {
-    const S_IFMT: u16 = 0o170_000;
     const S_IFREG: u16 = 0o100_000;
     let mode: u16 = load!(R, inode, inode_mode);
     mode & S_IFMT == S_IFREG

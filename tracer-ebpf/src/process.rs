@@ -1,50 +1,134 @@
 //! Describes each writer once, while it runs: a process that lives for 5 ms is gone before the
 //! daemon could read /proc.
 
-use aya_ebpf::helpers::bpf_get_current_uid_gid;
 use aya_ebpf::helpers::generated::{
-    bpf_get_current_cgroup_id, bpf_get_current_comm, bpf_probe_read_user,
+    bpf_get_current_cgroup_id, bpf_get_current_comm, bpf_probe_read_kernel_str, bpf_probe_read_user,
 };
+use aya_ebpf::helpers::{bpf_get_current_pid_tgid, bpf_get_current_uid_gid, bpf_ktime_get_ns};
 use aya_log_ebpf::debug;
-use tracer_common::records::{CMDLINE_MAX, ExitRecord};
+use tracer_common::records::{CMDLINE_MAX, CommRecord, ExitRecord};
 use tracer_common::{FileKey, ProcKey, ProcRecord, RecordHeader, RecordKind, SelfStat};
 
 use crate::kernel_read::{
     BtfRead, KernelPtr, ProbeRead, Read, config, current_task, current_task_typed, file_key, load,
     offset,
 };
-use crate::maps::events::{EMITTED_PROCS, NAMED, PROC_SCRATCH};
+use crate::maps::events::{Described, EMITTED_PROCS, NAMED, PROC_SCRATCH};
 use crate::maps::health::self_stat_add;
 use crate::{names, scratch};
 
 /// Describes `proc`, which must be the current process, unless it was described before and its
-/// filesystem context is still the same.
+/// filesystem context is still the same. Sends the name of the thread if another one was sent.
 #[inline(always)]
 pub fn emit_process_once(proc: ProcKey) {
-    if !is_emitted(&proc) {
-        let exe = emit_process(&proc);
-        if exe != 0 {
-            names::emit_path_walk(exe);
+    match missing(&proc) {
+        NOTHING => {}
+        THREAD => emit_thread(&proc),
+        _ => {
+            let exe = emit_process(&proc);
+            if exe != 0 {
+                names::emit_path_walk(exe);
+            }
         }
     }
 }
 
-/// Returns whether `proc` was described in its present filesystem context. A server writes its log
-/// before its chroot, and a container's first process mounts its root before it switches to it:
-/// both are described again afterwards.
+/// Results of [`missing`].
+const NOTHING: u32 = 0;
+const THREAD: u32 = 1;
+const ALL: u32 = 2;
+
+/// Returns what is to be sent of `proc`: [`ALL`] unless it was described in its present filesystem
+/// context. A server writes its log before its chroot, and a container's first process mounts its
+/// root before it switches to it: both are described again afterwards.
 #[inline(never)]
-fn is_emitted(proc: &ProcKey) -> bool {
+fn missing(proc: &ProcKey) -> u32 {
     // SAFETY: the value is copied immediately.
-    let Some(context) = (unsafe { EMITTED_PROCS.get(proc) }).copied() else { return false };
-    if config!(has_task_btf) != 0 {
-        let task = current_task_typed();
-        let tgid: u32 = load!(BtfRead, task, task_tgid);
-        tgid != proc.tgid || context == fs_context::<BtfRead>(task)
-    } else {
-        let task = current_task();
-        let tgid: u32 = load!(ProbeRead, task, task_tgid);
-        tgid != proc.tgid || context == fs_context::<ProbeRead>(task)
+    let Some(sent) = (unsafe { EMITTED_PROCS.get(proc) }).copied() else { return ALL };
+    let thread = bpf_get_current_pid_tgid();
+    if (thread >> 32) as u32 != proc.tgid {
+        return NOTHING;
     }
+    let context = if config!(has_task_btf) != 0 {
+        fs_context::<BtfRead>(current_task_typed())
+    } else {
+        fs_context::<ProbeRead>(current_task())
+    };
+    if sent.context != context {
+        ALL
+    } else if sent.thread != thread as u32 && now_s() != sent.at_s {
+        // At most once a second: many threads may write in turns.
+        THREAD
+    } else {
+        NOTHING
+    }
+}
+
+/// Seconds since boot.
+#[inline(always)]
+pub fn now_s() -> u32 {
+    // SAFETY: a helper without arguments.
+    (unsafe { bpf_ktime_get_ns() } / 1_000_000_000) as u32
+}
+
+/// Sends the name of the current thread, which belongs to `proc`.
+#[inline(never)]
+fn emit_thread(proc: &ProcKey) {
+    let mut record = CommRecord {
+        header: RecordHeader { kind: RecordKind::Thread as u32, len: 0 },
+        proc: *proc,
+        comm: [0; 16],
+    };
+    // SAFETY: the helper writes exactly the 16 bytes given.
+    unsafe { bpf_get_current_comm(record.comm.as_mut_ptr().cast(), 16) };
+    send_comm(&record);
+    if let Some(sent) = EMITTED_PROCS.get_ptr_mut(proc) {
+        // SAFETY: a valid pointer from the map.
+        unsafe {
+            (*sent).thread = bpf_get_current_pid_tgid() as u32;
+            (*sent).at_s = now_s();
+        }
+    }
+}
+
+#[inline(always)]
+fn send_comm(record: &CommRecord) {
+    // SAFETY: a complete record.
+    if !unsafe { names::emit_bytes((record as *const CommRecord).cast(), size_of::<CommRecord>()) }
+    {
+        self_stat_add(SelfStat::RingFull, 1);
+    }
+}
+
+/// Handles the change of a task's name, before the change. Only the name of a main thread is the
+/// name of a process.
+#[inline(always)]
+pub fn on_rename(task: KernelPtr, comm: KernelPtr) {
+    let leader = ProbeRead::follow(task, offset!(task_group_leader));
+    if leader.addr() != task.addr() {
+        return;
+    }
+    let proc = ProcKey {
+        start_ns: ProbeRead::read(task, offset!(task_start_boottime)),
+        tgid: ProbeRead::read(task, offset!(task_tgid)),
+        pad: 0,
+    };
+    // Others are described with the name that they have when they write.
+    if EMITTED_PROCS.get_ptr(proc).is_some() {
+        emit_rename(&proc, comm.addr());
+    }
+}
+
+#[inline(never)]
+fn emit_rename(proc: &ProcKey, comm: u64) {
+    let mut record = CommRecord {
+        header: RecordHeader { kind: RecordKind::Renamed as u32, len: 0 },
+        proc: *proc,
+        comm: [0; 16],
+    };
+    // SAFETY: the helper writes at most the 16 bytes of the destination and checks the source.
+    unsafe { bpf_probe_read_kernel_str(record.comm.as_mut_ptr().cast(), 16, comm as *const _) };
+    send_comm(&record);
 }
 
 /// Hash of how a task's process sees files: its root directory and its mount namespace.
@@ -100,10 +184,12 @@ fn fill_and_send(buffer: u32, proc: &ProcKey) -> u64 {
     };
     record.task_flags = ProbeRead::read(task, offset!(task_flags));
     record.uid = bpf_get_current_uid_gid() as u32;
+    let leader = ProbeRead::follow(task, offset!(task_group_leader));
+    record.comm = ProbeRead::read(leader, offset!(task_comm));
     // SAFETY: a helper without arguments, and one that writes exactly the 16 bytes given.
     unsafe {
         record.cgroup_id = bpf_get_current_cgroup_id();
-        bpf_get_current_comm(record.comm.as_mut_ptr().cast(), 16);
+        bpf_get_current_comm(record.thread.as_mut_ptr().cast(), 16);
     }
     record.exe = FileKey { ino: 0, generation: 0, dev: 0 };
     record.header.len = 0;
@@ -118,7 +204,9 @@ fn fill_and_send(buffer: u32, proc: &ProcKey) -> u64 {
     }
     // SAFETY: a complete record.
     if unsafe { names::emit_bytes((&raw const *record).cast(), size_of::<ProcRecord>()) } {
-        let _ = EMITTED_PROCS.insert(proc, fs_context::<ProbeRead>(task), 0);
+        let context = fs_context::<ProbeRead>(task);
+        let thread = bpf_get_current_pid_tgid() as u32;
+        let _ = EMITTED_PROCS.insert(proc, Described { context, thread, at_s: now_s() }, 0);
     } else {
         self_stat_add(SelfStat::RingFull, 1);
     }
@@ -197,10 +285,12 @@ pub fn on_exit(proc: ProcKey) {
     let _ = EMITTED_PROCS.remove(proc);
 }
 
-/// Handles an execve of the current process: it is described again at its next write.
+/// Handles an execve of the current process: it is described again. Not at its next write, because
+/// a write to a file that was open before may take the fast path.
 #[inline(always)]
 pub fn on_exec(proc: ProcKey) {
     if EMITTED_PROCS.get_ptr(proc).is_some() {
         let _ = EMITTED_PROCS.remove(proc);
+        emit_process_once(proc);
     }
 }

@@ -4,6 +4,7 @@
 //! another one can run on the same CPU.
 
 use aya_ebpf::maps::PerCpuArray;
+use tracer_common::records::PlaceRecord;
 use tracer_common::{NameRecord, ProcRecord};
 
 use crate::atomic::exchange;
@@ -27,6 +28,22 @@ pub struct NameWork {
     pub record: NameRecord,
     /// `struct dentry *` of the next component; 0 at the end.
     pub next: u64,
+}
+
+/// A place record, and the state of the search for the directory in its path. Here and not in
+/// variables: the verifier would follow each of their values.
+#[repr(C)]
+pub struct PlaceWork {
+    /// The record to send.
+    pub record: PlaceRecord,
+    /// Hash of the path up to the present byte.
+    pub hash: u32,
+    /// Hash of the directory.
+    pub dir_hash: u32,
+    /// 1 if the last byte was a slash.
+    pub after_slash: u32,
+    /// Always 0.
+    pub pad: u32,
 }
 
 /// A pool of buffers for `T`.

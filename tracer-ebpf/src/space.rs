@@ -168,17 +168,25 @@ pub fn counts(change: i64) -> Counters {
 #[inline(always)]
 pub fn record_baseline<R: Read>(inode: KernelPtr) {
     if is_regular::<R>(inode) {
-        record_baseline_regular::<R>(inode);
+        record_baseline_regular::<R>(inode, &current_proc());
+    }
+}
+
+/// Records the usage of an inode that is not known yet, and the process that has it open.
+#[inline(always)]
+pub fn record_baseline_of(inode: KernelPtr, owner: &ProcKey) {
+    if is_regular::<ProbeRead>(inode) {
+        record_baseline_regular::<ProbeRead>(inode, owner);
     }
 }
 
 #[inline(never)]
-fn record_baseline_regular<R: Read>(inode: KernelPtr) {
+fn record_baseline_regular<R: Read>(inode: KernelPtr, owner: &ProcKey) {
     let Some(usage) = usage::<R>(kind_of(magic::<R>(inode)), inode) else { return };
     // Recorded for an empty file, too: then everything that comes later is known to be new.
     // BPF_NOEXIST: an accounted value stays. If a kernel thread is the first to change the inode,
     // it does so for the process that opened it.
-    let space = InodeSpace { usage, saved: 0, owner: current_proc() };
+    let space = InodeSpace { usage, saved: 0, owner: *owner };
     let _ = INODES.insert(file_key::<R>(inode), space, BPF_NOEXIST);
 }
 

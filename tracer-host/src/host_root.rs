@@ -82,6 +82,13 @@ fn is_initial_pid_namespace() -> bool {
     is_namespace("/proc/self/ns/pid", INITIAL_PID_NAMESPACE)
 }
 
+/// Whether /proc shows all processes: not in a PID namespace of its own, and not if /proc is mounted
+/// with `hidepid` and the privilege to see the others' is missing.
+#[must_use]
+pub fn sees_all_processes() -> bool {
+    is_initial_pid_namespace() && Path::new("/proc/1").exists()
+}
+
 fn is_namespace(link: &str, ino: u64) -> bool {
     fs::metadata(link).is_ok_and(|meta| meta.ino() == ino)
 }

@@ -6,6 +6,7 @@ use std::fs::File;
 use std::io::{self, Read as _};
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt as _;
+use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{Dir, Mode, OFlags, open};
@@ -39,6 +40,24 @@ pub fn read(file: &Path) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
+/// Reads the last `length` bytes of a regular file. A symbolic link is not followed, and a FIFO or a
+/// device does not block.
+///
+/// # Errors
+/// If it is not a regular file, or cannot be read.
+pub fn tail(file: &Path, length: u64) -> io::Result<Vec<u8>> {
+    let file = File::from(open_noatime(file, OFlags::NONBLOCK | OFlags::NOFOLLOW)?);
+    let meta = file.metadata()?;
+    if !meta.is_file() {
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a regular file"));
+    }
+    let from = meta.len().saturating_sub(length);
+    let mut bytes = vec![0; usize::try_from(meta.len() - from).unwrap_or(0)];
+    let read = file.read_at(&mut bytes, from)?;
+    bytes.truncate(read);
+    Ok(bytes)
+}
+
 fn open_noatime(path: &Path, kind: OFlags) -> Result<OwnedFd, Errno> {
     let flags = OFlags::RDONLY | OFlags::CLOEXEC | kind;
     match open(path, flags | OFlags::NOATIME, Mode::empty()) {
@@ -54,6 +73,27 @@ mod tests {
     use std::time::SystemTime;
 
     use super::*;
+
+    #[test]
+    fn the_end_of_a_file_is_read_and_nothing_else() {
+        let dir = tempfile::tempdir().unwrap();
+        let (log, link, fifo) =
+            (dir.path().join("log"), dir.path().join("link"), dir.path().join("fifo"));
+        fs::write(&log, "0123456789").unwrap();
+        assert_eq!(tail(&log, 4).unwrap(), b"6789");
+        assert_eq!(tail(&log, 40).unwrap(), b"0123456789");
+        std::os::unix::fs::symlink(&log, &link).unwrap();
+        assert!(tail(&link, 4).is_err());
+        rustix::fs::mknodat(
+            rustix::fs::CWD,
+            &fifo,
+            rustix::fs::FileType::Fifo,
+            Mode::RUSR | Mode::WUSR,
+            0,
+        )
+        .unwrap();
+        assert!(tail(&fifo, 4).is_err(), "and it does not block");
+    }
 
     #[test]
     fn all_entries_are_returned_and_access_times_stay() {

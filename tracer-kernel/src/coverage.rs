@@ -101,7 +101,9 @@ const fn text(kind: BlindSpotKind) -> &'static str {
              one directory"
         }
         BlindSpotKind::FsyncAndCreates => {
-            "on filesystems other than ext4, fsync is not timed and created files are not counted"
+            "on filesystems other than ext4, fsync is not timed, files that a rename replaces are not \
+             counted as removed, and directories that are created or removed are only known by their \
+             volume"
         }
         BlindSpotKind::SampledSpace => {
             "space of written files is sampled from the filesystem once a second: short-lived changes \

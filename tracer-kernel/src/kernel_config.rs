@@ -1,5 +1,7 @@
 //! Configuration of the eBPF object for the running kernel.
 
+use anyhow::anyhow;
+use tracer_common::Offsets;
 use tracer_common::offsets::Config;
 
 use crate::btf::cache::KernelTypes;
@@ -30,5 +32,28 @@ pub(crate) fn kernel_config(types: &KernelTypes, slots_per_cpu: u32) -> Config {
         has_loop: u32::from(kernel_at_least(5, 17)),
         fault_bits_at,
         fault_bits,
+    }
+}
+
+/// Checks the fields without which nothing can be counted.
+pub(crate) fn check_offsets(offsets: &Offsets) -> anyhow::Result<()> {
+    let needed = [
+        ("task_struct.start_boottime", offsets.task_start_boottime),
+        ("task_struct.group_leader", offsets.task_group_leader),
+        ("file.f_inode", offsets.file_inode),
+        ("file.f_path.dentry", offsets.file_dentry),
+        ("inode.i_ino", offsets.inode_ino),
+        ("inode.i_generation", offsets.inode_generation),
+        ("inode.i_sb", offsets.inode_sb),
+        ("super_block.s_dev", offsets.sb_dev),
+        ("dentry.d_parent", offsets.dentry_parent),
+        ("dentry.d_name.len", offsets.dentry_name_len),
+    ];
+    match needed.iter().find(|(_, offset)| *offset == Offsets::ABSENT) {
+        Some((name, _)) => Err(anyhow!(
+            "this kernel's type information has no {name}: this kernel is not supported yet; please \
+             report its version (`uname -r`)"
+        )),
+        None => Ok(()),
     }
 }

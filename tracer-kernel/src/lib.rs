@@ -12,6 +12,7 @@ pub(crate) mod kernel_config;
 pub(crate) mod kernel_version;
 pub(crate) mod loader;
 pub(crate) mod object;
+pub mod open_files;
 pub(crate) mod options;
 pub(crate) mod overlay;
 pub(crate) mod preemption;

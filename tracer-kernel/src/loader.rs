@@ -1,16 +1,15 @@
 //! Loads and attaches the eBPF programs: checks prerequisites, resolves offsets from BTF, selects
 //! the backend, and tracks the state of each hook.
 
-use std::io::Read as _;
 use std::os::fd::{AsFd as _, BorrowedFd};
 
 use anyhow::{Context as _, anyhow};
 use aya::maps::Map;
-use aya::programs::{Iter, RawTracePoint, RawTracePointRunOptions};
+use aya::programs::{RawTracePoint, RawTracePointRunOptions};
 use aya::{Ebpf, EbpfLoader, TestRun as _};
 use aya_log::EbpfLogger;
 use tracer_common::counters::SELF_STAT_CELLS;
-use tracer_common::{FileKey, Offsets, OpenFileRecord};
+use tracer_common::{FileKey, OpenFileRecord, UnlinkedRecord};
 use tracer_model::snapshot::{CountedBy, Gap, Hook, Loss, LossKind, WriteBackend};
 
 use crate::attach::manager::HookManager;
@@ -19,11 +18,12 @@ use crate::btf::cache::KernelTypes;
 use crate::btf::modules::ModuleBtf;
 use crate::btf::relocate;
 use crate::coverage::Coverage;
-use crate::kernel_config::kernel_config;
+use crate::kernel_config::{check_offsets, kernel_config};
 use crate::kernel_version::kernel_at_least;
 use crate::object::OBJECT;
+use crate::open_files::OpenFileSource;
 use crate::options::TracerOptions;
-use crate::{overlay, preflight, sys};
+use crate::{open_files, overlay, preflight, sys};
 
 /// The loaded and attached eBPF programs. Dropping it detaches everything.
 pub struct Tracer {
@@ -87,8 +87,10 @@ impl Tracer {
             .context("cannot duplicate the map descriptors")?;
         let mut manager = HookManager::new(options, types, raw_loader);
         manager.attach_all(&mut ebpf)?;
-        manager.load_open_files(&mut ebpf, OPEN_FILES);
+        manager.load_open_files(&mut ebpf);
         manager.load_drain_iterators(&mut ebpf, DRAIN_ITERATORS, FORGET_NAME);
+        log_verified_instructions();
+        manager.finish_startup();
         manager.release_btf();
         Ok(Self { ebpf, manager, logger, slots_per_cpu, cpus, overlay_retried: false })
     }
@@ -147,35 +149,22 @@ impl Tracer {
         self.manager.coverage().fsyncs
     }
 
+    /// Whether functions are hooked that change directories; else tracepoints report a part of that.
+    #[must_use]
+    pub fn traces_directories(&self) -> bool {
+        self.manager.coverage().creates
+    }
+
+    /// Whether created and removed inodes are counted on filesystems of this type.
+    #[must_use]
+    pub fn traces_inodes(&self, fs_type: &str) -> bool {
+        self.manager.coverage().traces_inodes(fs_type)
+    }
+
     /// Returns one row per hook that was tried.
     #[must_use]
     pub fn hooks(&self) -> Vec<Hook> {
         self.manager.hooks().to_vec()
-    }
-
-    /// Returns all regular files that are open for writing or have no name, by task and descriptor;
-    /// `None` if the kernel cannot report them and /proc has to be read.
-    pub fn open_files(&mut self) -> Option<Vec<OpenFileRecord>> {
-        let records = self.iterate_open_files()?;
-        let unknown = |record: &OpenFileRecord| record.overlay != 0;
-        // The module may have been loaded since; once it is there, nothing changes any more.
-        if self.overlay_retried || !overlay::is_known() || !records.iter().any(unknown) {
-            return Some(records);
-        }
-        self.overlay_retried = true;
-        let known = self.manager.install_overlay_inode(&mut self.ebpf);
-        self.manager.release_btf();
-        if known { self.iterate_open_files() } else { Some(records) }
-    }
-
-    fn iterate_open_files(&mut self) -> Option<Vec<OpenFileRecord>> {
-        let program: &mut Iter = self.ebpf.program_mut(OPEN_FILES)?.try_into().ok()?;
-        // Each link is read once: the descriptor becomes that of the pass.
-        let link = program.attach().and_then(|id| program.take_link(id)).ok()?;
-        let mut bytes = Vec::new();
-        link.into_file().ok()?.read_to_end(&mut bytes).ok()?;
-        let records = bytes.chunks_exact(size_of::<OpenFileRecord>());
-        Some(records.map(bytemuck::pod_read_unaligned).collect())
     }
 
     /// Makes the eBPF side send a file's name again. Best effort: at worst the name is not sent
@@ -237,8 +226,44 @@ impl Tracer {
     }
 }
 
-/// The iterator over open files.
-const OPEN_FILES: &str = "iter_open_files";
+/// Logs how much the verifier had to go through, which is what a start takes its time for (since 5.16).
+fn log_verified_instructions() {
+    if !tracing::enabled!(tracing::Level::DEBUG) {
+        return;
+    }
+    for program in aya::programs::loaded_programs().flatten() {
+        let instructions = program.verified_instruction_count();
+        let name = program.name_as_str().unwrap_or_default();
+        tracing::debug!("verified instructions of {name}: {instructions:?}");
+    }
+}
+
+impl OpenFileSource for Tracer {
+    fn descriptors(&mut self) -> Option<Vec<OpenFileRecord>> {
+        let records = open_files::descriptors(&mut self.ebpf)?;
+        let unknown = |record: &OpenFileRecord| record.overlay != 0;
+        // The module may have been loaded since; once it is there, nothing changes any more.
+        if self.overlay_retried || !overlay::is_known() || !records.iter().any(unknown) {
+            return Some(records);
+        }
+        self.overlay_retried = true;
+        let known = self.manager.install_overlay_inode(&mut self.ebpf);
+        self.manager.release_btf();
+        if known { open_files::descriptors(&mut self.ebpf) } else { Some(records) }
+    }
+
+    fn mappings(&mut self) -> Option<Vec<OpenFileRecord>> {
+        open_files::mappings(&mut self.ebpf)
+    }
+
+    fn in_flight(&mut self) -> Option<Vec<UnlinkedRecord>> {
+        open_files::in_flight(&mut self.ebpf)
+    }
+
+    fn unlinked(&mut self, root: BorrowedFd<'_>, limit: u32) -> Option<Vec<UnlinkedRecord>> {
+        open_files::search(&mut self.ebpf, root, limit)
+    }
+}
 
 /// Iterators that drain maps.
 const DRAIN_ITERATORS: &[&str] =
@@ -246,29 +271,6 @@ const DRAIN_ITERATORS: &[&str] =
 
 /// Removes a file from the map NAMED.
 const FORGET_NAME: &str = "run_forget_name";
-
-/// Checks the fields without which nothing can be counted.
-fn check_offsets(offsets: &Offsets) -> anyhow::Result<()> {
-    let needed = [
-        ("task_struct.start_boottime", offsets.task_start_boottime),
-        ("task_struct.group_leader", offsets.task_group_leader),
-        ("file.f_inode", offsets.file_inode),
-        ("file.f_path.dentry", offsets.file_dentry),
-        ("inode.i_ino", offsets.inode_ino),
-        ("inode.i_generation", offsets.inode_generation),
-        ("inode.i_sb", offsets.inode_sb),
-        ("super_block.s_dev", offsets.sb_dev),
-        ("dentry.d_parent", offsets.dentry_parent),
-        ("dentry.d_name.len", offsets.dentry_name_len),
-    ];
-    match needed.iter().find(|(_, offset)| *offset == Offsets::ABSENT) {
-        Some((name, _)) => Err(anyhow!(
-            "this kernel's type information has no {name}: this kernel is not supported yet; please \
-             report its version (`uname -r`)"
-        )),
-        None => Ok(()),
-    }
-}
 
 #[cfg(test)]
 mod tests {

@@ -1,6 +1,7 @@
 //! Snapshots for tests and benches, such as an object store that fills a volume.
 
 use crate::snapshot::*;
+use crate::verdict;
 use jiff::Timestamp;
 
 /// 2026-11-21T03:12:07Z.
@@ -42,6 +43,17 @@ pub fn volume(mount_point: &str) -> Volume {
         counted_by: Some(CountedBy::Filesystem),
         gap: None,
         blind: None,
+        verdict: None,
+        btrfs: None,
+        quotas: Vec::new(),
+        held_unknown_bytes: None,
+        inodes_delta: 0,
+        was_full: false,
+        served_by: None,
+        backing_file: None,
+        suspects: Vec::new(),
+        no_eta: None,
+        hidden: false,
     }
 }
 
@@ -51,6 +63,7 @@ pub fn writer(pid: u32, comm: &str, volume: &str, written: u64) -> Writer {
         pid,
         start_time: Timestamp::from_second(NOW - 3600 - i64::from(pid)).unwrap(),
         comm: comm.to_owned(),
+        thread: None,
         exe: Some(format!("/usr/bin/{comm}")),
         cmdline: Some(format!("/usr/bin/{comm} --serve")),
         uid: 1000,
@@ -71,10 +84,13 @@ pub fn writer(pid: u32, comm: &str, volume: &str, written: u64) -> Writer {
         growth_bytes_per_s: written as f64 / 5.0,
         share: 0.0,
         files: 1,
+        inodes_created: Some(0),
+        inodes_removed: Some(0),
         errors: WriteErrors::default(),
         fsync: Some(Fsync { count: 3, max_ms: 12.5, p99_ms: 12.0 }),
         parents: vec![],
         on_behalf_of: vec![],
+        log_senders: Vec::new(),
     }
 }
 
@@ -86,6 +102,10 @@ pub fn path(path: &str, volume: &str, ino: u64, written: u64, pid: u32) -> PathR
         container: None,
         log_of: None,
         volume: volume.to_owned(),
+        size_bytes: Some(written),
+        growth_bytes_per_s: written as f64 / 5.0,
+        hidden: false,
+        hidden_by: None,
         dev: "254:17".to_owned(),
         ino,
         written_bytes: written,
@@ -149,6 +169,8 @@ pub fn idle() -> Snapshot {
         dirs: vec![],
         paths: vec![],
         held: vec![],
+        uninspected_processes: 0,
+        ended: vec![],
         victims: vec![],
         groups: vec![],
         residents: vec![],
@@ -244,6 +266,7 @@ pub fn busy() -> Snapshot {
     ];
     snapshot.held = vec![
         Held {
+            held_by: HeldBy::Descriptor,
             pid: 2114,
             comm: "minio".to_owned(),
             fd: Some(17),
@@ -259,6 +282,7 @@ pub fn busy() -> Snapshot {
             ino: None,
         },
         Held {
+            held_by: HeldBy::Descriptor,
             pid: 880,
             comm: "postgres".to_owned(),
             fd: None,
@@ -281,6 +305,7 @@ pub fn busy() -> Snapshot {
         errors: WriteErrors { enospc: 2, ..WriteErrors::default() },
         waiting_ms: Some(1840.0),
     }];
+    verdict::Engine::default().judge(&mut snapshot);
     snapshot
 }
 

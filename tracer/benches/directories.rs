@@ -19,7 +19,7 @@ fn main() {
         largest = largest.max(tree.len());
     }
     let added = start.elapsed();
-    let rows = tree.rows(1_000);
+    let rows = tree.rows(1_000, |_| false);
     let hot: Vec<_> = rows.iter().filter(|row| row.hot).collect();
     println!(
         "{DIRECTORIES} directories: {:.0} ns each, {:.1} ms for the rows; at most {largest} kept, +{} KiB",

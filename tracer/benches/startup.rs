@@ -11,9 +11,11 @@ use std::path::Path;
 use std::time::Instant;
 
 use tracer::attribute::groups::Groups;
+use tracer::measure::open_files::OpenFileScan;
 use tracer::measure::{colocated, deleted_files};
 use tracer_host::open_files::mount_lookup::MountLookup;
 use tracer_host::{mounts, open_files};
+use tracer_kernel::open_files::OpenFileSource as _;
 use tracer_kernel::{Tracer, TracerOptions};
 
 const PROCESSES: usize = 2_000;
@@ -38,20 +40,21 @@ fn main() {
         drop(open_files::from_proc(&MountLookup::new(&volumes)));
         let by_proc = start.elapsed().as_millis();
         let start = Instant::now();
-        let records = tracer.open_files().expect("open-files iterator");
+        let records = tracer.descriptors().expect("open-files iterator");
         let iterated = start.elapsed().as_millis();
         let lookup = MountLookup::new(&volumes);
         let open = open_files::from_bpf(&records, &lookup);
         let walked = start.elapsed().as_millis();
         let mut groups = Groups::default();
-        let held = deleted_files::find(&open, &volumes, &lookup, &mut groups, None);
-        let rows = colocated::find(&open, &volumes, &lookup, &mut groups);
+        let scan = OpenFileScan { open, ..OpenFileScan::default() };
+        let held = deleted_files::find(&scan, &volumes, &lookup, &mut groups, None);
+        let rows = colocated::find(&scan.open, &volumes, &lookup, &mut groups);
         let all = start.elapsed().as_millis();
         println!(
             "{} processes, {} descriptors kept: /proc {by_proc} ms; iterator {iterated} ms, with \
              paths {walked} ms, with held ({}) and residents ({}) {all} ms",
-            open.processes,
-            open.descriptors,
+            scan.open.processes,
+            scan.open.descriptors,
             held.files.len(),
             rows.len()
         );

@@ -57,8 +57,18 @@ pub mod hook {
     pub const FSYNC: u64 = 32;
     /// A filesystem's create.
     pub const CREATE: u64 = 34;
-    /// A filesystem's mkdir.
+    /// vfs_mkdir.
     pub const MKDIR: u64 = 35;
+    /// vfs_mknod.
+    pub const MKNOD: u64 = 36;
+    /// vfs_symlink.
+    pub const SYMLINK: u64 = 37;
+    /// vfs_rmdir.
+    pub const RMDIR: u64 = 38;
+    /// vfs_link.
+    pub const LINK: u64 = 39;
+    /// vfs_rename.
+    pub const RENAME: u64 = 40;
 }
 
 /// One cell of [`CALLS`].

@@ -10,3 +10,4 @@ pub mod in_flight;
 pub mod inodes;
 pub mod latency;
 pub mod slots;
+pub mod unlinked;

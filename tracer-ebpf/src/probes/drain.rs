@@ -10,7 +10,9 @@ use aya_ebpf::helpers::generated::bpf_seq_write;
 use aya_ebpf::macros::raw_tracepoint;
 use aya_ebpf::maps::HashMap;
 use aya_ebpf::programs::RawTracePointContext;
-use tracer_common::{BtrfsFile, Counters, ErrorKey, Errors, FileKey, ProcFileKey, WaitKey, Waits};
+use tracer_common::{
+    BtrfsFile, Counters, Entries, ErrorKey, Errors, FileKey, ProcFileKey, WaitKey, Waits,
+};
 
 use crate::kernel_read::{BtfRead, KernelPtr, Read};
 use crate::maps::btrfs::{SAVED_A, SAVED_B};
@@ -92,7 +94,7 @@ extern "C" fn iter_waits(ctx: *const MapElemCtx) -> i32 {
 #[unsafe(no_mangle)]
 #[unsafe(link_section = "iter/bpf_map_elem")]
 extern "C" fn iter_created(ctx: *const MapElemCtx) -> i32 {
-    drain_inactive::<ProcFileKey, u64>(ctx, &CREATED_A, &CREATED_B)
+    drain_inactive::<ProcFileKey, Entries>(ctx, &CREATED_A, &CREATED_B)
 }
 
 /// Drains the inactive map of what compression saved.

@@ -9,7 +9,7 @@ use aya_ebpf::programs::{FEntryContext, FExitContext};
 
 use tracer_common::offsets::usage_kind;
 
-use super::{fallocate, shared};
+use super::{direct_io, fallocate, shared};
 use crate::charge;
 use crate::filesystem::TMPFS_MAGIC;
 use crate::kernel_read::{BtfRead, KernelPtr, ProbeRead, Read, load, magic, offset};
@@ -31,8 +31,9 @@ macro_rules! write_iter {
         #[fexit]
         fn $name(ctx: FExitContext) -> i32 {
             let iocb = || KernelPtr(fetch(&ctx, 0) as *const u8);
+            let iter = || KernelPtr(fetch(&ctx, 1) as *const u8);
             let file = || KernelPtr(load!(BtfRead, iocb(), kiocb_filp));
-            shared::write_iter::<BtfRead>(iocb, file, || fetch(&ctx, 2) as i64, $kind);
+            shared::write_iter::<BtfRead>(iocb, iter, file, || fetch(&ctx, 2) as i64, $kind);
             0
         }
     )+};
@@ -52,10 +53,13 @@ fn fexit_generic_file_write_iter(ctx: FExitContext) -> i32 {
     let iocb = || KernelPtr(fetch(&ctx, 0) as *const u8);
     let file = || KernelPtr(load!(BtfRead, iocb(), kiocb_filp));
     let result = || fetch(&ctx, 2) as i64;
-    if !shared::try_fast_path::<BtfRead>(iocb, file, result, usage_kind::TMPFS)
-        && magic::<BtfRead>(KernelPtr(load!(BtfRead, file(), file_inode))) == TMPFS_MAGIC
-    {
-        shared::write_iter_slow::<BtfRead>(iocb(), file(), usage_kind::TMPFS, result());
+    let left = || load!(BtfRead, KernelPtr(fetch(&ctx, 1) as *const u8), iter_count);
+    if shared::try_fast_path::<BtfRead>(iocb, file, result, usage_kind::TMPFS) {
+        if left() != 0u64 {
+            shared::count_short::<BtfRead>(file());
+        }
+    } else if magic::<BtfRead>(KernelPtr(load!(BtfRead, file(), file_inode))) == TMPFS_MAGIC {
+        shared::write_iter_slow::<BtfRead>(iocb(), file(), usage_kind::TMPFS, result(), left());
     }
     0
 }
@@ -65,7 +69,7 @@ fn fexit_generic_file_write_iter(ctx: FExitContext) -> i32 {
 fn fexit_iomap_dio_complete(ctx: FExitContext) -> i32 {
     let dio = KernelPtr(ctx.arg::<*const u8>(0));
     if ProbeRead::read::<u8>(dio, offset!(dio_waits)) == 0 {
-        shared::dio_completed(ProbeRead::follow(dio, offset!(dio_iocb)), ctx.arg::<i64>(1));
+        direct_io::completed(ProbeRead::follow(dio, offset!(dio_iocb)), ctx.arg::<i64>(1));
     }
     0
 }
@@ -108,7 +112,7 @@ fn fentry_evict(ctx: FEntryContext) -> i32 {
 /// Entry and exit of notify_change. `$dentry` is the index of the dentry argument; the attributes
 /// are the next one. One pair of programs for each signature, see [`unlink`].
 macro_rules! notify_change {
-    ($entry:ident, $exit:ident, $dentry:literal) => {
+    ($entry:ident, $exit:ident, $dentry:literal of $arguments:literal) => {
         #[fentry]
         fn $entry(ctx: FEntryContext) -> i32 {
             let attributes = KernelPtr(ctx.arg::<*const u8>($dentry + 1));
@@ -118,7 +122,8 @@ macro_rules! notify_change {
 
         #[fexit]
         fn $exit(ctx: FExitContext) -> i32 {
-            shared::setattr_exit(KernelPtr(ctx.arg::<*const u8>($dentry)));
+            let result = ctx.arg::<i32>($arguments).into();
+            shared::setattr_exit(KernelPtr(ctx.arg::<*const u8>($dentry)), result);
             0
         }
     };
@@ -126,8 +131,8 @@ macro_rules! notify_change {
 
 // `int notify_change(struct mnt_idmap *idmap, struct dentry *dentry, struct iattr *attr, struct
 // inode **delegated_inode)`; without the first argument before 5.12.
-notify_change!(fentry_notify_change, fexit_notify_change, 1);
-notify_change!(fentry_notify_change_v5_11, fexit_notify_change_v5_11, 0);
+notify_change!(fentry_notify_change, fexit_notify_change, 1 of 4);
+notify_change!(fentry_notify_change_v5_11, fexit_notify_change_v5_11, 0 of 3);
 
 /// `loff_t X_remap_file_range(struct file *in, loff_t pos_in, struct file *out, loff_t pos_out,
 /// loff_t len, unsigned int remap_flags)`
@@ -170,7 +175,9 @@ fn fentry_finish_ordered(ctx: FEntryContext) -> i32 {
 /// `ssize_t vfs_write(struct file *file, const char __user *buf, size_t count, loff_t *pos)`
 #[fexit]
 fn fexit_vfs_write(ctx: FExitContext) -> i32 {
-    shared::vfs_write::<BtfRead>(KernelPtr(ctx.arg::<*const u8>(0)), ctx.arg::<i64>(4));
+    let result = ctx.arg::<i64>(4);
+    let left = ctx.arg::<u64>(2).wrapping_sub(result as u64);
+    shared::vfs_write::<BtfRead>(KernelPtr(ctx.arg::<*const u8>(0)), result, left);
     0
 }
 
@@ -179,7 +186,8 @@ fn fexit_vfs_write(ctx: FExitContext) -> i32 {
 #[fexit]
 fn fexit_do_iter_readv_writev(ctx: FExitContext) -> i32 {
     if ctx.arg::<i32>(3) == 1 {
-        shared::vfs_writev::<BtfRead>(KernelPtr(ctx.arg::<*const u8>(0)), ctx.arg::<i64>(5));
+        let left: u64 = load!(BtfRead, KernelPtr(ctx.arg::<*const u8>(1)), iter_count);
+        shared::vfs_writev::<BtfRead>(KernelPtr(ctx.arg::<*const u8>(0)), ctx.arg::<i64>(5), left);
     }
     0
 }

@@ -28,7 +28,8 @@ fn tp_io_uring_complete(ctx: RawTracePointContext) -> i32 {
     // Workers, and the thread that polls the ring, are threads of the submitter. But a request that
     // outlives its process ends in a kernel thread.
     if leader.addr() == current_leader().0.addr() {
-        syscall_exit::on_write_return(file.addr(), i64::from(result));
+        // What was requested is not known here.
+        syscall_exit::on_write_return(file.addr(), i64::from(result), 0);
     } else {
         let proc = ProcKey {
             start_ns: ProbeRead::read(leader, offset!(task_start_boottime)),

@@ -8,7 +8,7 @@ use aya_ebpf::programs::{ProbeContext, RetProbeContext};
 use tracer_common::ProcFileKey;
 use tracer_common::offsets::{counted, usage_kind};
 
-use super::{fallocate, shared};
+use super::{direct_io, fallocate, shared};
 use crate::counted::counted_below;
 use crate::filesystem::{TMPFS_MAGIC, kind_of};
 use crate::inflight::{self, NO_KEY};
@@ -39,26 +39,36 @@ fn kprobe_proc_exec_connector(ctx: ProbeContext) -> u32 {
     0
 }
 
+/// `void __set_task_comm(struct task_struct *tsk, const char *buf, bool exec)`: contains the tracepoint
+/// task_rename.
+#[kprobe]
+fn kprobe_set_task_comm(ctx: ProbeContext) -> u32 {
+    process::on_rename(pointer_arg(&ctx, 0), pointer_arg(&ctx, 1));
+    0
+}
+
 /// `ssize_t X_write_iter(struct kiocb *iocb, struct iov_iter *from)`
 #[kprobe]
 fn kprobe_write_iter(ctx: ProbeContext) -> u32 {
-    write_iter_enter(pointer_arg(&ctx, 0), 0);
+    write_iter_enter(&ctx, 0);
     0
 }
 
 /// The same for generic_file_write_iter, which is counted only on tmpfs.
 #[kprobe]
 fn kprobe_generic_write_iter(ctx: ProbeContext) -> u32 {
-    write_iter_enter(pointer_arg(&ctx, 0), TMPFS_MAGIC);
+    write_iter_enter(&ctx, TMPFS_MAGIC);
     0
 }
 
 /// Stores a write_iter call. `only` is the magic number of the one filesystem to count, or 0 for
-/// any. It is checked when the call returns, and kept in the key's `dev`.
+/// any. It is checked when the call returns, and kept in the key's `dev`; the iterator is kept in its
+/// `ino`.
 #[inline(always)]
-fn write_iter_enter(iocb: KernelPtr, only: u32) {
+fn write_iter_enter(ctx: &ProbeContext, only: u32) {
+    let iocb = pointer_arg(ctx, 0);
     let file = ProbeRead::follow(iocb, offset!(kiocb_filp));
-    let key = ProcFileKey { dev: only, ..NO_KEY };
+    let key = ProcFileKey { dev: only, ino: pointer_arg(ctx, 1).addr(), ..NO_KEY };
     inflight::insert(hook::WRITE_ITER, InFlight { key, object: file.addr(), extra: iocb.addr() });
 }
 
@@ -72,7 +82,8 @@ fn kretprobe_write_iter(ctx: RetProbeContext) -> u32 {
     if !shared::try_fast_path::<ProbeRead>(|| iocb, || file, || result, usage_kind::EXT4) {
         let magic = magic::<ProbeRead>(ProbeRead::follow(file, offset!(file_inode)));
         if call.key.dev == 0 || call.key.dev == magic {
-            shared::write_iter_slow::<ProbeRead>(iocb, file, kind_of(magic), result);
+            let left = ProbeRead::read(KernelPtr::from_addr(call.key.ino), offset!(iter_count));
+            shared::write_iter_slow::<ProbeRead>(iocb, file, kind_of(magic), result, left);
         }
     }
     0
@@ -91,7 +102,7 @@ fn kprobe_iomap_dio_complete(ctx: ProbeContext) -> u32 {
         } else {
             i64::from(error)
         };
-        shared::dio_completed(ProbeRead::follow(dio, offset!(dio_iocb)), result);
+        direct_io::completed(ProbeRead::follow(dio, offset!(dio_iocb)), result);
     }
     0
 }
@@ -163,9 +174,8 @@ fn setattr_enter(dentry: KernelPtr, attributes: KernelPtr) {
 /// See [`kprobe_notify_change`].
 #[kretprobe]
 fn kretprobe_notify_change(ctx: RetProbeContext) -> u32 {
-    let _ = ctx;
     if let Some(call) = inflight::take(hook::SETATTR) {
-        shared::setattr_exit(KernelPtr::from_addr(call.object));
+        shared::setattr_exit(KernelPtr::from_addr(call.object), ctx.ret::<i32>().into());
     }
     0
 }
@@ -212,14 +222,15 @@ fn kretprobe_settle(ctx: RetProbeContext) -> u32 {
 #[kprobe]
 fn kprobe_vfs_write(ctx: ProbeContext) -> u32 {
     let file = pointer_arg(&ctx, 0);
-    vfs_write_enter(hook::VFS_WRITE, file);
+    vfs_write_enter(hook::VFS_WRITE, file, pointer_arg(&ctx, 2).addr());
     0
 }
 
 /// See [`kprobe_vfs_write`].
 #[kretprobe]
 fn kretprobe_vfs_write(ctx: RetProbeContext) -> u32 {
-    vfs_write_exit(hook::VFS_WRITE, ctx.ret::<i64>());
+    let result = ctx.ret::<i64>();
+    vfs_write_exit(hook::VFS_WRITE, result, |requested| requested.wrapping_sub(result as u64));
     0
 }
 
@@ -232,7 +243,7 @@ fn kprobe_do_iter_readv_writev(ctx: ProbeContext) -> u32 {
         // Otherwise, this call would take the place of the overlay's own, whose return would not be
         // matched.
         if !(overlay::are_followed() && overlay::is_behind::<ProbeRead>(file)) {
-            vfs_write_enter(hook::VFS_WRITEV, file);
+            vfs_write_enter(hook::VFS_WRITEV, file, pointer_arg(&ctx, 1).addr());
         }
     }
     0
@@ -241,7 +252,8 @@ fn kprobe_do_iter_readv_writev(ctx: ProbeContext) -> u32 {
 /// See [`kprobe_do_iter_readv_writev`].
 #[kretprobe]
 fn kretprobe_do_iter_readv_writev(ctx: RetProbeContext) -> u32 {
-    vfs_write_exit(hook::VFS_WRITEV, ctx.ret::<i64>());
+    let left = |iter| ProbeRead::read(KernelPtr::from_addr(iter), offset!(iter_count));
+    vfs_write_exit(hook::VFS_WRITEV, ctx.ret::<i64>(), left);
     0
 }
 
@@ -267,19 +279,21 @@ fn kretprobe_vfs_unlink(ctx: RetProbeContext) -> u32 {
     0
 }
 
+/// Stores a call of vfs_write or one of its variants; `extra` is for [`vfs_write_exit`].
 #[inline(always)]
-fn vfs_write_enter(hook: u64, file: KernelPtr) {
+fn vfs_write_enter(hook: u64, file: KernelPtr, extra: u64) {
     let inode = ProbeRead::follow(file, offset!(file_inode));
     let is_counted = || matches!(counted_below::<ProbeRead>(inode), 0 | counted::UPPER);
     if is_regular::<ProbeRead>(inode) && is_counted() {
-        let call = InFlight { key: NO_KEY, object: file.addr(), extra: 0 };
-        inflight::insert(hook, call);
+        inflight::insert(hook, InFlight { key: NO_KEY, object: file.addr(), extra });
     }
 }
 
+/// `left` returns the number of bytes that were requested but not written.
 #[inline(always)]
-fn vfs_write_exit(hook: u64, result: i64) {
+fn vfs_write_exit(hook: u64, result: i64, left: impl Fn(u64) -> u64) {
     if let Some(call) = inflight::take(hook) {
-        shared::vfs_write::<ProbeRead>(KernelPtr::from_addr(call.object), result);
+        let file = KernelPtr::from_addr(call.object);
+        shared::vfs_write::<ProbeRead>(file, result, left(call.extra));
     }
 }

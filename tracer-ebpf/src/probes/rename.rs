@@ -2,9 +2,12 @@
 
 use aya_ebpf::macros::{fentry, kprobe};
 use aya_ebpf::programs::{FEntryContext, ProbeContext};
-use tracer_common::SelfStat;
+use tracer_common::{ProcFileKey, SelfStat};
 
-use crate::kernel_read::{KernelPtr, ProbeRead, Read, file_key, offset};
+use super::{create, shared};
+use crate::kernel_read::{
+    KernelPtr, ProbeRead, Read, current_proc, file_key, is_directory, is_regular, offset,
+};
 use crate::maps::events::{NAME_SCRATCH, NAMED};
 use crate::maps::health::self_stat_add;
 use crate::names;
@@ -14,7 +17,9 @@ use crate::scratch::{self, NameWork};
 /// directory of `target`. All renames end here, and the arguments have never changed.
 #[fentry]
 fn fentry_d_move(ctx: FEntryContext) -> i32 {
-    on_rename(KernelPtr(ctx.arg::<*const u8>(0)), KernelPtr(ctx.arg::<*const u8>(1)));
+    let (dentry, target) = (KernelPtr(ctx.arg::<*const u8>(0)), KernelPtr(ctx.arg::<*const u8>(1)));
+    on_replaced(target);
+    on_rename(dentry, target);
     0
 }
 
@@ -31,6 +36,7 @@ fn fentry_d_exchange(ctx: FEntryContext) -> i32 {
 #[kprobe]
 fn kprobe_d_move(ctx: ProbeContext) -> u32 {
     let (dentry, target) = two_dentries(&ctx);
+    on_replaced(target);
     on_rename(dentry, target);
     0
 }
@@ -48,6 +54,25 @@ fn kprobe_d_exchange(ctx: ProbeContext) -> u32 {
 fn two_dentries(ctx: &ProbeContext) -> (KernelPtr, KernelPtr) {
     let argument = |n| KernelPtr(ctx.arg::<*const u8>(n).unwrap_or(core::ptr::null()));
     (argument(0), argument(1))
+}
+
+/// Handles a rename to the name `target`: if it was the last name of another inode, that one is
+/// removed.
+#[inline(always)]
+fn on_replaced(target: KernelPtr) {
+    let inode = ProbeRead::follow(target, offset!(dentry_inode));
+    if inode.is_null() {
+        return;
+    }
+    let names: u32 = ProbeRead::read(inode, offset!(inode_nlink));
+    if is_regular::<ProbeRead>(inode) {
+        if names == 0 {
+            let key = ProcFileKey::new(current_proc(), file_key::<ProbeRead>(inode));
+            shared::on_last_unlink(key, target);
+        }
+    } else if names == 0 || is_directory(inode) {
+        create::on_removed_entry(target);
+    }
 }
 
 /// Handles a rename: `dentry` gets the name of `target`. The daemon is informed if it knows the old

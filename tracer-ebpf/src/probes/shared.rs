@@ -3,11 +3,13 @@
 use tracer_common::offsets::{counted, usage_kind};
 use tracer_common::{Counters, FileKey, ProcFileKey, SelfStat, slot_flags};
 
-use crate::account::{account, account_write};
+use super::{create, direct_io};
+use crate::account::{SHORT_WRITE, account, account_error, account_write};
 use crate::counted::counted_below;
+use crate::entries::{count_failure_on, is_out_of_space};
 use crate::errno::EIOCBQUEUED;
 use crate::event::{WriteEvent, WriteTarget, ZERO};
-use crate::filesystem::kind_of;
+use crate::filesystem::{EXT4_MAGIC, kind_of};
 use crate::inode_usage::GAUGES;
 use crate::kernel_read::{
     BtfRead, KernelPtr, ProbeRead, Read, any_dentry, config, current_proc, current_task,
@@ -18,6 +20,8 @@ use crate::maps::in_flight::{IN_FLIGHT, InFlight, InFlightKey, hook};
 use crate::maps::inodes::SHARED;
 use crate::{charge, fast_path, inflight, overlay, process, space};
 
+/// The bit of `f_mode` for a file that is open for writing.
+const FMODE_WRITE: u32 = 2;
 /// The bit of `ki_flags` for direct I/O.
 const IOCB_DIRECT: u32 = 1 << 17;
 
@@ -26,13 +30,25 @@ const IOCB_DIRECT: u32 = 1 << 17;
 #[inline(always)]
 pub fn write_iter<R: Read>(
     iocb: impl Fn() -> KernelPtr,
+    iter: impl Fn() -> KernelPtr,
     file: impl Fn() -> KernelPtr,
     result: impl Fn() -> i64,
     kind: u32,
 ) {
+    let left = || load!(R, iter(), iter_count);
     if !try_fast_path::<R>(&iocb, &file, &result, kind) {
-        write_iter_slow::<R>(iocb(), file(), kind, result());
+        write_iter_slow::<R>(iocb(), file(), kind, result(), left());
+    } else if kind == usage_kind::TMPFS && left() != 0u64 {
+        // The last page was not full yet. Elsewhere, the fast path knows where a file's space ends.
+        count_short::<R>(file());
     }
+}
+
+/// Counts a write that returned fewer bytes than requested.
+#[inline(never)]
+pub fn count_short<R: Read>(file: KernelPtr) {
+    let inode = KernelPtr(load!(R, file, file_inode));
+    account_error(current_proc(), file_key::<R>(inode), SHORT_WRITE);
 }
 
 /// Counts the write if the fast path applies. Returns whether it did.
@@ -59,10 +75,18 @@ fn is_direct<R: Read>(iocb: KernelPtr) -> bool {
     flags & IOCB_DIRECT != 0
 }
 
-/// Counts a write that is the first to its file, takes space, fails or is direct. Not inlined, so
-/// that other writes keep nothing of it in registers.
+/// Counts a write that is the first to its file, takes space, fails or is direct. `left` is the number
+/// of bytes that were requested but not written: a write that ends for lack of space came to the end
+/// of the space that its file had, so the fast path does not apply to it (except on tmpfs). Not inlined, so that other
+/// writes keep nothing of it in registers.
 #[inline(never)]
-pub fn write_iter_slow<R: Read>(iocb: KernelPtr, file: KernelPtr, kind: u32, result: i64) {
+pub fn write_iter_slow<R: Read>(
+    iocb: KernelPtr,
+    file: KernelPtr,
+    kind: u32,
+    result: i64,
+    left: u64,
+) {
     let inode = KernelPtr(load!(R, file, file_inode));
     let direct = is_direct::<R>(iocb);
     let mut result = result;
@@ -70,7 +94,7 @@ pub fn write_iter_slow<R: Read>(iocb: KernelPtr, file: KernelPtr, kind: u32, res
     if result == EIOCBQUEUED {
         // Here and not in a function below: the frames of a call chain share 512 bytes.
         process::emit_process_once(current_proc());
-        result = dio_queued(iocb.addr(), file.addr(), kind);
+        result = direct_io::queued(iocb.addr(), file.addr(), kind);
     } else {
         if result > 0 {
             end = load!(R, iocb, kiocb_pos);
@@ -88,98 +112,26 @@ pub fn write_iter_slow<R: Read>(iocb: KernelPtr, file: KernelPtr, kind: u32, res
         inode,
     };
     account_write::<R>(&WriteEvent { target, kind, result, end });
-}
-
-/// Handles direct I/O that was submitted and continues without its process. Returns the result if
-/// it has already completed and was not counted yet, else 0.
-#[inline(never)]
-fn dio_queued(iocb: u64, file: u64, kind: u32) -> i64 {
-    let file = KernelPtr::from_addr(file);
-    let inode = ProbeRead::follow(file, offset!(file_inode));
-    let key = ProcFileKey::new(current_proc(), file_key::<ProbeRead>(inode));
-    dio_submitted(KernelPtr::from_addr(iocb), key, file, kind);
-    if let Some(done) = inflight::take_by_id(hook::DIO_DONE, iocb)
-        && inflight::take_by_id(hook::DIO, iocb).is_some()
-    {
-        return done.extra as i64;
+    if result > 0 && left != 0 && !direct {
+        account_error(target.proc, target.file, SHORT_WRITE);
     }
-    0
-}
-
-/// Stores the submission of direct I/O, with the file's kind of usage layout.
-#[inline(always)]
-pub fn dio_submitted(iocb: KernelPtr, key: ProcFileKey, file: KernelPtr, kind: u32) {
-    let call = InFlight { key, object: file.addr(), extra: u64::from(kind) };
-    inflight::insert_by_id(hook::DIO, iocb.addr(), call);
-}
-
-/// Handles the completion of asynchronous direct I/O, in any context. The context that removes the
-/// submission's entry from the map counts it; so it does not matter whether the submission has
-/// returned.
-#[inline(always)]
-pub fn dio_completed(iocb: KernelPtr, result: i64) {
-    if dio_count(iocb.addr(), result) {
-        return;
-    }
-    dio_leave_result(iocb.addr(), result);
-    if dio_count(iocb.addr(), result) {
-        let _ = IN_FLIGHT.remove(InFlightKey { id: iocb.addr(), hook: hook::DIO_DONE });
-    }
-}
-
-/// Handles the completion of direct I/O whose start is always seen first (tracepoints). Its errors
-/// are seen elsewhere.
-#[inline(always)]
-pub fn dio_completed_in_order(iocb: KernelPtr, result: i64) {
-    dio_count(iocb.addr(), result.max(0));
-}
-
-/// Leaves the result for the submission, which has not returned yet.
-#[inline(never)]
-fn dio_leave_result(iocb: u64, result: i64) {
-    let done = InFlight { key: inflight::NO_KEY, object: 0, extra: result as u64 };
-    let _ = IN_FLIGHT.insert(InFlightKey { id: iocb, hook: hook::DIO_DONE }, done, 0);
-}
-
-/// Counts the result for the process that submitted the I/O. Returns false if the submission is not
-/// known.
-#[inline(never)]
-fn dio_count(iocb: u64, result: i64) -> bool {
-    let key = InFlightKey { id: iocb, hook: hook::DIO };
-    let Some(call) = IN_FLIGHT.get_ptr(key) else { return false };
-    // SAFETY: a valid pointer from the map. Not copied as a whole: the stack is small.
-    let (proc, file_key, object, kind) =
-        unsafe { ((*call).key.process(), (*call).key.file(), (*call).object, (*call).extra) };
-    // Two contexts may find it; only the one that removes it counts it.
-    if IN_FLIGHT.remove(key).is_err() {
-        return false;
-    }
-    let file = KernelPtr::from_addr(object);
-    let inode = ProbeRead::follow(file, offset!(file_inode));
-    account_write::<ProbeRead>(&WriteEvent {
-        target: WriteTarget {
-            proc,
-            file: file_key,
-            dentry: ProbeRead::follow(file, offset!(file_dentry)),
-            inode,
-        },
-        kind: kind as u32,
-        result,
-        end: 0,
-    });
-    true
 }
 
 /// Handles the return of vfs_write or one of its variants: counted here for filesystems that are
-/// not counted below.
+/// not counted below. `left` is the number of bytes that were requested but not written.
 #[inline(always)]
-pub fn vfs_write<R: Read>(file: KernelPtr, result: i64) {
+pub fn vfs_write<R: Read>(file: KernelPtr, result: i64, left: u64) {
     let inode = KernelPtr(load!(R, file, file_inode));
     if !is_regular::<R>(inode) {
         return;
     }
     match counted_below::<R>(inode) {
-        0 => count_vfs_write::<R>(file, result),
+        0 => {
+            count_vfs_write::<R>(file, result);
+            if result > 0 && left != 0 {
+                account_error(current_proc(), file_key::<R>(inode), SHORT_WRITE);
+            }
+        }
         counted::UPPER => count_overlay_write(inode.addr(), result),
         _ => {}
     }
@@ -205,9 +157,9 @@ fn count_vfs_write<R: Read>(file: KernelPtr, result: i64) {
 /// Handles the return of do_iter_readv_writev. Where overlays are followed, the file below was
 /// counted with the overlay's.
 #[inline(always)]
-pub fn vfs_writev<R: Read>(file: KernelPtr, result: i64) {
+pub fn vfs_writev<R: Read>(file: KernelPtr, result: i64, left: u64) {
     if !(overlay::are_followed() && overlay::is_behind::<R>(file)) {
-        vfs_write::<R>(file, result);
+        vfs_write::<R>(file, result, left);
     }
 }
 
@@ -273,25 +225,40 @@ pub fn setattr_enter(dentry: KernelPtr, attributes: KernelPtr) {
     }
 }
 
-/// Handles the end of a change of attributes.
+/// Handles the end of a change of attributes: a truncation to a greater length and a change of the
+/// owner can fail for lack of space or because of a quota.
 #[inline(always)]
-pub fn setattr_exit(dentry: KernelPtr) {
-    charge::on_space_changed(ProbeRead::follow(dentry, offset!(dentry_inode)), dentry);
+pub fn setattr_exit(dentry: KernelPtr, result: i64) {
+    let inode = ProbeRead::follow(dentry, offset!(dentry_inode));
+    if is_out_of_space(result) {
+        count_failure_on(file_key::<ProbeRead>(inode).dev, result);
+    }
+    charge::on_space_changed(inode, dentry);
 }
 
 /// Handles the opening of a file: its usage is recorded before anything can change it.
 #[inline(always)]
 pub fn on_open<R: Read>(file: KernelPtr) {
-    on_open_inode::<R>(file, || KernelPtr(load!(R, file, file_inode)));
-}
-
-/// Like [`on_open`], where `inode` may be another one than the file's: the one that is written to.
-#[inline(always)]
-pub fn on_open_inode<R: Read>(file: KernelPtr, inode: impl Fn() -> KernelPtr) {
-    const FMODE_WRITE: u32 = 2;
     let mode: u32 = load!(R, file, file_mode);
     if mode & FMODE_WRITE != 0 {
-        space::record_baseline::<R>(inode());
+        space::record_baseline::<R>(KernelPtr(load!(R, file, file_inode)));
+    }
+    create::on_open::<R>(file, mode);
+}
+
+/// Handles the return of the system call that opened a file.
+#[inline(always)]
+pub fn on_opened(file: KernelPtr) {
+    let mode: u32 = load!(ProbeRead, file, file_mode);
+    if mode & (FMODE_WRITE | create::FMODE_CREATED) != 0 {
+        let (inode, dentry) = overlay::target(file);
+        if mode & FMODE_WRITE != 0 {
+            space::record_baseline::<ProbeRead>(inode);
+        }
+        // ext4 has a tracepoint of its own.
+        if mode & create::FMODE_CREATED != 0 && magic::<ProbeRead>(inode) != EXT4_MAGIC {
+            create::on_new_entry(dentry);
+        }
     }
 }
 
@@ -402,7 +369,7 @@ pub fn on_last_unlink(key: ProcFileKey, dentry: KernelPtr) {
 #[inline(always)]
 pub fn unlink_enter<R: Read>(dentry: KernelPtr) {
     let inode = KernelPtr(load!(R, dentry, dentry_inode));
-    if inode.is_null() || !is_regular::<R>(inode) {
+    if inode.is_null() {
         return;
     }
     let names: u32 = load!(R, inode, inode_nlink);
@@ -410,15 +377,21 @@ pub fn unlink_enter<R: Read>(dentry: KernelPtr) {
         return;
     }
     let key = ProcFileKey::new(current_proc(), file_key::<R>(inode));
-    inflight::enter(hook::UNLINK, key, dentry);
+    let extra = u64::from(!is_regular::<R>(inode));
+    inflight::insert(hook::UNLINK, InFlight { key, object: dentry.addr(), extra });
 }
 
 /// Handles the return of vfs_unlink.
 #[inline(always)]
 pub fn unlink_exit(result: i64) {
-    if let Some(call) = inflight::take(hook::UNLINK) {
-        if result == 0 {
-            on_last_unlink(call.key, KernelPtr::from_addr(call.object));
+    if let Some(call) = inflight::take(hook::UNLINK)
+        && result == 0
+    {
+        let dentry = KernelPtr::from_addr(call.object);
+        if call.extra == 0 {
+            on_last_unlink(call.key, dentry);
+        } else {
+            create::on_removed_entry(dentry);
         }
     }
 }

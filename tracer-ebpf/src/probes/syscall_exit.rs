@@ -4,7 +4,7 @@ use tracer_common::offsets::{counted, usage_kind};
 use tracer_common::{Counters, ProcKey};
 
 use super::shared;
-use crate::account::{account, account_write};
+use crate::account::{SHORT_WRITE, account, account_error, account_write};
 use crate::counted::counted_below;
 use crate::event::{BY_SYSCALL, WriteEvent, WriteTarget, ZERO};
 use crate::fast_path;
@@ -14,23 +14,68 @@ use crate::kernel_read::{
 use crate::overlay;
 use crate::user_read::read_user;
 
-/// Handles the return of a write of the current process. Not inlined, because the frames of a call
-/// chain share 512 bytes.
+/// Handles the return of a write of the current process, with the number of bytes that were requested
+/// but not written. Not inlined, because the frames of a call chain share 512 bytes.
 #[inline(never)]
-pub fn on_write_return(file: u64, result: i64) {
+pub fn on_write_return(file: u64, result: i64, left: u64) {
     let file = KernelPtr::from_addr(file);
     let inode = ProbeRead::follow(file, offset!(file_inode));
-    if result > 0
+    let is_counted = result > 0
         && fast_path::try_fast_path::<ProbeRead>(
             || inode,
             || BY_SYSCALL,
             || result as u64,
             usage_kind::NONE,
-        )
-    {
-        return;
+        );
+    if !is_counted {
+        count_write(file, inode, result, current_proc());
     }
-    count_write(file, inode, result, current_proc());
+    // Last: the verifier goes through everything that follows once for each way through this.
+    if result > 0 && left != 0 {
+        count_short(file.addr());
+    }
+}
+
+/// `O_DIRECT` of x86-64: such a write may end early for other reasons.
+const O_DIRECT: u32 = 0o40_000;
+
+/// Counts a write that returned fewer bytes than requested.
+#[inline(never)]
+fn count_short(file: u64) {
+    let file = KernelPtr::from_addr(file);
+    let flags: u32 = ProbeRead::read(file, offset!(file_flags));
+    let (inode, _) = overlay::target(file);
+    if flags & O_DIRECT == 0 && is_regular::<ProbeRead>(inode) {
+        account_error(current_proc(), file_key::<ProbeRead>(inode), SHORT_WRITE);
+    }
+}
+
+/// `struct iovec` of linux/uio.h.
+#[repr(C)]
+#[derive(Clone, Copy)]
+struct IoVec {
+    base: u64,
+    length: u64,
+}
+
+/// Returns how much a vector of buffers holds beyond what was written of it, as far as it is known from
+/// its first parts: 0 if they hold no more than that.
+#[inline(always)]
+pub fn left_of_vector(vector: u64, parts: u64, written: u64) -> u64 {
+    const PARTS: u64 = 16;
+    // An error.
+    if written as i64 <= 0 {
+        return 0;
+    }
+    let mut sum = 0u64;
+    for part in 0..PARTS {
+        if part >= parts {
+            break;
+        }
+        let IoVec { length, .. } = read_user(vector.wrapping_add(part * 16));
+        sum = sum.wrapping_add(length);
+    }
+    sum.saturating_sub(written)
 }
 
 /// Handles the completion of a write while another process runs than the one that requested it.

@@ -11,7 +11,7 @@ use aya_ebpf::programs::{BtfTracePointContext, RawTracePointContext};
 use tracer_common::ProcFileKey;
 use tracer_common::offsets::usage_kind;
 
-use super::{fallocate, shared, syscall_exit};
+use super::{direct_io, fallocate, shared, syscall_exit};
 use crate::account::account_write;
 use crate::event::{WriteEvent, WriteTarget};
 use crate::filesystem::EXT4_MAGIC;
@@ -44,6 +44,13 @@ fn tp_sched_process_exit(ctx: RawTracePointContext) -> i32 {
 fn tp_sched_process_exec(ctx: RawTracePointContext) -> i32 {
     let _ = ctx;
     process::on_exec(current_proc());
+    0
+}
+
+/// `task_rename(struct task_struct *task, const char *comm)`
+#[raw_tracepoint(tracepoint = "task_rename")]
+fn tp_task_rename(ctx: RawTracePointContext) -> i32 {
+    process::on_rename(KernelPtr(ctx.arg::<*const u8>(0)), KernelPtr(ctx.arg::<*const u8>(1)));
     0
 }
 
@@ -156,7 +163,7 @@ fn tp_iomap_dio_rw_begin(ctx: RawTracePointContext) -> i32 {
     }
     let key = ProcFileKey::new(current_proc(), file_key::<ProbeRead>(inode));
     process::emit_process_once(key.process());
-    shared::dio_submitted(iocb, key, file, usage_kind::EXT4);
+    direct_io::submitted(iocb, key, file, usage_kind::EXT4);
     0
 }
 
@@ -164,7 +171,7 @@ fn tp_iomap_dio_rw_begin(ctx: RawTracePointContext) -> i32 {
 #[raw_tracepoint(tracepoint = "iomap_dio_complete")]
 fn tp_iomap_dio_complete(ctx: RawTracePointContext) -> i32 {
     let iocb = KernelPtr(ctx.arg::<*const u8>(0));
-    shared::dio_completed_in_order(iocb, ctx.arg::<i64>(2));
+    direct_io::completed_in_order(iocb, ctx.arg::<i64>(2));
     0
 }
 
@@ -231,7 +238,22 @@ fn tp_sys_exit(ctx: BtfTracePointContext) -> i32 {
             if number == syscall::COPY_FILE_RANGE && result > 0 {
                 shared::on_copied(file.addr());
             }
-            syscall_exit::on_write_return(file.addr(), result);
+            let left = match number {
+                syscall::WRITE | syscall::PWRITE64 => {
+                    let requested: u64 = load!(BtfRead, regs, regs_dx);
+                    requested.wrapping_sub(result as u64)
+                }
+                syscall::WRITEV | syscall::PWRITEV | syscall::PWRITEV2 => {
+                    syscall_exit::left_of_vector(
+                        load!(BtfRead, regs, regs_si),
+                        load!(BtfRead, regs, regs_dx),
+                        result as u64,
+                    )
+                }
+                // At the end of the source, they return less than requested.
+                _ => 0,
+            };
+            syscall_exit::on_write_return(file.addr(), result, left);
         }
         Call::Space => {
             // For a file of an overlay, it is not the file's own inode.
@@ -255,7 +277,7 @@ fn tp_sys_exit(ctx: BtfTracePointContext) -> i32 {
             let command: u64 = load!(BtfRead, regs, regs_si);
             syscall_exit::on_clone(file.addr(), command as u32, load!(BtfRead, regs, regs_dx));
         }
-        Call::Open => shared::on_open_inode::<ProbeRead>(file, || overlay::target(file).0),
+        Call::Open => shared::on_opened(file),
     }
     0
 }

@@ -1,14 +1,18 @@
 //! The mount table and volumes: /proc/self/mountinfo and statvfs.
 
+mod cover;
 pub mod events;
+pub mod served;
 #[cfg(test)]
 mod tests;
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashSet};
 use std::ffi::OsString;
+use std::fs::File;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, anyhow};
@@ -39,6 +43,9 @@ pub struct Mount {
     /// For an overlay: the directory that takes its writes; its path as given at mount time, mostly
     /// the host's.
     pub upper_dir: Option<PathBuf>,
+    /// Mount points of other mounts that hide this one, or the part of it below them. Known only for
+    /// the mounts of volumes.
+    pub covers: HashSet<PathBuf>,
 }
 
 /// A mounted filesystem with all its mounts.
@@ -54,6 +61,8 @@ pub struct MountedVolume {
     pub mounts: Vec<Mount>,
     /// Set if it is mounted only in a container; `None` for the host's own volumes.
     pub container: Option<ContainerMount>,
+    /// Whether another volume is mounted at its first mount point, and hides it.
+    pub shares_mount_point: bool,
 }
 
 /// The mount namespace of a container in which a volume is mounted.
@@ -183,6 +192,7 @@ fn parse_line(line: &[u8]) -> Option<Mount> {
         fs_type,
         source,
         upper_dir,
+        covers: HashSet::new(),
     })
 }
 
@@ -209,8 +219,8 @@ pub(crate) fn unescape(field: &[u8]) -> PathBuf {
 
 /// Groups mounts by device; pseudo filesystems and read-only volumes are left out.
 #[must_use]
-pub fn volumes(mounts: Vec<Mount>) -> Vec<MountedVolume> {
-    let hidden = hidden(&mounts);
+pub fn volumes(mut mounts: Vec<Mount>) -> Vec<MountedVolume> {
+    cover::find(&mut mounts);
     let mut by_dev: BTreeMap<u32, MountedVolume> = BTreeMap::new();
     for mount in mounts {
         if PSEUDO.contains(&mount.fs_type.as_str()) {
@@ -224,6 +234,7 @@ pub fn volumes(mounts: Vec<Mount>) -> Vec<MountedVolume> {
                 source: mount.source.clone(),
                 mounts: Vec::new(),
                 container: None,
+                shares_mount_point: false,
             })
             .mounts
             .push(mount);
@@ -234,7 +245,7 @@ pub fn volumes(mounts: Vec<Mount>) -> Vec<MountedVolume> {
             (
                 // Last come hidden mounts, and the mounts in which kubelet keeps a volume for its
                 // pods.
-                hidden.contains(&mount.id),
+                mount.is_hidden(),
                 mount.mount_point.ends_with("globalmount"),
                 mount.root.as_os_str().len(),
                 mount.mount_point.as_os_str().len(),
@@ -243,42 +254,8 @@ pub fn volumes(mounts: Vec<Mount>) -> Vec<MountedVolume> {
     }
     // A volume that cannot be written to cannot fill.
     volumes.retain(|volume| volume.mounts.iter().any(|mount| !mount.read_only));
+    cover::tell_apart(&mut volumes);
     volumes
-}
-
-/// Returns the ids of mounts that another mount hides: on the same mount point, or on a parent
-/// directory.
-fn hidden(mounts: &[Mount]) -> HashSet<u32> {
-    let by_id: HashMap<u32, &Mount> = mounts.iter().map(|mount| (mount.id, mount)).collect();
-    // Mounts on each mount, by mount point.
-    let mut on: HashMap<(u32, &Path), Vec<u32>> = HashMap::new();
-    for mount in mounts.iter().filter(|mount| mount.parent != mount.id) {
-        on.entry((mount.parent, &mount.mount_point)).or_default().push(mount.id);
-    }
-    let is_hidden = |mount: &Mount| {
-        // Another mount on its own root.
-        if on.contains_key(&(mount.id, &mount.mount_point)) {
-            return true;
-        }
-        let mut child = mount;
-        for _ in 0..mounts.len() {
-            let Some(parent) = by_id.get(&child.parent).filter(|parent| parent.id != child.id)
-            else {
-                return false;
-            };
-            // Another mount on the parent, at a directory between the parent's root and the child.
-            let covers = |point: &Path| {
-                on.get(&(parent.id, point)).is_some_and(|ids| ids.iter().any(|id| *id != child.id))
-            };
-            let way = child.mount_point.ancestors();
-            if way.take_while(|at| at.starts_with(&parent.mount_point)).any(covers) {
-                return true;
-            }
-            child = parent;
-        }
-        false
-    };
-    mounts.iter().filter(|mount| is_hidden(mount)).map(|mount| mount.id).collect()
 }
 
 impl MountedVolume {
@@ -294,6 +271,7 @@ impl MountedVolume {
             source: mount.source.clone(),
             mounts: vec![Mount { mount_point: named.into(), ..mount.clone() }],
             container: Some(container),
+            shares_mount_point: false,
         }
     }
 
@@ -316,17 +294,38 @@ impl MountedVolume {
     }
 
     /// Converts a path from the filesystem's root to the host's path, below the first mount that
-    /// shows it (mounts that show more come first). `None` if no mount of the host shows it.
+    /// shows it (mounts that show more come first); where later mounts hide it below each of them,
+    /// below the first. `None` if no mount of the host contains it.
     #[must_use]
     pub fn host_path(&self, within: &Path) -> Option<PathBuf> {
-        self.mounts.iter().find_map(|mount| {
+        let mut paths = self.mounts.iter().filter_map(|mount| {
             let rest = within.strip_prefix(&mount.root).ok()?;
-            Some(if rest.as_os_str().is_empty() {
+            let path = if rest.as_os_str().is_empty() {
                 mount.mount_point.clone()
             } else {
                 mount.mount_point.join(rest)
-            })
-        })
+            };
+            Some((mount, path))
+        });
+        let (first, path) = paths.next()?;
+        if self.mounts.len() == 1 || first.hidden_by(&path).is_none() {
+            return Some(path);
+        }
+        let shown = paths.find(|(mount, path)| mount.hidden_by(path).is_none());
+        Some(shown.map_or(path, |(_, path)| path))
+    }
+
+    /// Opens its root directory, or the one that its first visible mount shows, for reading. Does
+    /// not update its access time.
+    ///
+    /// # Errors
+    /// If no mount point shows it, or it cannot be opened.
+    pub fn open(&self) -> io::Result<File> {
+        let mount = self.visible_mount().ok_or_else(|| io::Error::from(io::ErrorKind::NotFound))?;
+        std::fs::OpenOptions::new()
+            .read(true)
+            .custom_flags(libc::O_DIRECTORY | libc::O_NONBLOCK)
+            .open(host_root::path(&mount.mount_point))
     }
 
     /// Returns the mounts whose mount points still show this volume: another mount may hide them.
@@ -338,6 +337,23 @@ impl MountedVolume {
     #[must_use]
     pub fn visible_mount(&self) -> Option<&Mount> {
         self.visible_mounts().next()
+    }
+
+    /// Opens the first mount point that still shows this volume, with O_PATH: nothing is read.
+    #[must_use]
+    pub fn open_path(&self) -> Option<OwnedFd> {
+        use rustix::fs::{AtFlags, Mode, OFlags, StatxFlags, open, statx};
+        if let Some(container) = &self.container {
+            return container.open(self.primary().id);
+        }
+        self.visible_mounts().find_map(|mount| {
+            let flags = OFlags::PATH | OFlags::CLOEXEC;
+            let opened = open(host_root::path(&mount.mount_point), flags, Mode::empty()).ok()?;
+            // Something else may have been mounted there meanwhile.
+            let stat = statx(&opened, c"", AtFlags::EMPTY_PATH, StatxFlags::MNT_ID).ok()?;
+            let known = stat.stx_mask & StatxFlags::MNT_ID.bits() != 0;
+            (!known || stat.stx_mnt_id == u64::from(mount.id)).then_some(opened)
+        })
     }
 
     /// Returns statvfs of the first mount point that still shows this volume.
@@ -355,6 +371,12 @@ impl MountedVolume {
 }
 
 impl Space {
+    /// Returns statvfs of a path in this process's view, such as a descriptor in /proc.
+    #[must_use]
+    pub fn at(path: &Path) -> Option<Self> {
+        rustix::fs::statvfs(path).ok().map(|stat| Self::of(&stat))
+    }
+
     fn of(stat: &rustix::fs::StatVfs) -> Self {
         let bytes = |blocks: u64| blocks.saturating_mul(stat.f_frsize);
         Self {

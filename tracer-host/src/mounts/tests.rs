@@ -73,3 +73,41 @@ fn reads_this_machine() {
     let volumes = read().unwrap();
     assert!(volumes.iter().any(|volume| volume.space().is_some_and(|s| s.total > 0)));
 }
+
+#[test]
+fn a_path_below_a_later_mount_is_hidden() {
+    let info = "\
+1 0 8:1 / / rw - ext4 /dev/sda1 rw
+2 1 7:1 / /data rw - ext4 /dev/loop1 rw
+3 2 7:2 / /data rw - ext4 /dev/loop2 rw
+4 1 7:3 / /srv/a rw - ext4 /dev/loop3 rw
+5 1 0:9 / /srv rw - tmpfs tmpfs rw
+6 1 8:1 /home /mnt/home rw - ext4 /dev/sda1 rw
+7 1 0:10 / /home rw - tmpfs tmpfs rw
+8 1 8:1 /var /var rw - ext4 /dev/sda1 rw
+";
+    let volumes = volumes(parse(info.as_bytes()));
+    let of = |dev: u32| volumes.iter().find(|volume| volume.dev == dev).unwrap();
+    let root = of(8 << 20 | 1);
+    let by = |volume: &MountedVolume, path: &str| {
+        volume.hidden_by(Path::new(path)).map(|by| by.to_str().unwrap().to_owned())
+    };
+    assert_eq!(by(root, "/data/x"), Some("/data".to_owned()));
+    assert_eq!(by(root, "/srv/a/x"), Some("/srv".to_owned()), "the highest of several");
+    assert_eq!(by(root, "/database"), None);
+    // Its own mount shows the same file there.
+    assert_eq!(by(root, "/var/log/x"), None);
+    let host = |within: &str| root.host_path(Path::new(within)).unwrap();
+    assert_eq!(host("/home/x"), Path::new("/mnt/home/x"), "shown elsewhere");
+    assert_eq!(host("/srv/x"), Path::new("/srv/x"), "shown nowhere");
+    assert_eq!(host("/var/x"), Path::new("/var/x"));
+    let hidden = [7 << 20 | 1, 7 << 20 | 3].map(|dev| of(dev).is_hidden());
+    assert_eq!(hidden, [true, true]);
+    assert_eq!(by(of(7 << 20 | 3), "/srv/a/x"), Some("/srv".to_owned()));
+    let shown = [7 << 20 | 2, 8 << 20 | 1, 9, 10].map(|dev| of(dev).is_hidden());
+    assert_eq!(shown, [false; 4]);
+    // Both are mounted at /data; rows are told apart by this name.
+    assert_eq!(of(7 << 20 | 2).name(), "/data");
+    assert_eq!(of(7 << 20 | 1).name(), "/data (hidden, /dev/loop1)");
+    assert_eq!(of(7 << 20 | 3).name(), "/srv/a");
+}

@@ -1,15 +1,23 @@
 //! An open file, and the result of one pass over all of them.
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 
-/// A descriptor of a regular file that is open for writing, or whose file has no name left.
+use tracer_model::snapshot::HeldBy;
+
+/// A regular file that is open, or mapped and shared, for writing, or that has no name left.
 #[derive(Debug, Clone)]
 pub struct OpenFile {
-    /// Pid of the process that has it open.
+    /// Pid of the process that has it open; 0 if the kernel itself has.
     pub pid: u32,
-    /// File descriptor number.
-    pub fd: i32,
-    /// Target of the link in /proc/PID/fd, with ` (deleted)` if the file has no name left.
+    /// By what it is held.
+    pub held_by: HeldBy,
+    /// File descriptor number; `None` unless it is held by one.
+    pub fd: Option<i32>,
+    /// Name of the device, if the kernel has it open.
+    pub device: Option<String>,
+    /// Target of the link in /proc/PID/fd, with ` (deleted)` if the file has no name left; empty if
+    /// unknown.
     pub link: PathBuf,
     /// `s_dev` of its volume; for a file of an overlay, that of the file behind it.
     pub dev: u32,
@@ -29,14 +37,15 @@ pub struct OpenFile {
 /// The result of one pass over all open files.
 #[derive(Debug, Default)]
 pub struct OpenFiles {
-    /// Sorted by process, then by descriptor.
+    /// Sorted by process, then by what holds it, then by descriptor.
     pub files: Vec<OpenFile>,
     /// Number of descriptors of all kinds.
     pub descriptors: usize,
     /// Number of processes whose descriptors were read.
     pub processes: usize,
-    /// Number of processes whose descriptors could not be read for lack of privileges.
-    pub unreadable: usize,
+    /// Processes whose descriptors or mappings could not be read completely for lack of privileges.
+    /// Kernel threads have none, and do not count.
+    pub unreadable: BTreeSet<u32>,
 }
 
 impl OpenFile {
@@ -48,10 +57,16 @@ impl OpenFile {
 }
 
 impl OpenFiles {
-    pub(super) fn add(&mut self, other: Self) {
+    /// Adds the result of another pass.
+    pub fn add(&mut self, other: Self) {
         self.files.extend(other.files);
         self.descriptors += other.descriptors;
         self.processes += other.processes;
-        self.unreadable += other.unreadable;
+        self.unreadable.extend(other.unreadable);
+    }
+
+    /// Restores the order of [`OpenFiles::files`].
+    pub fn sort(&mut self) {
+        self.files.sort_by_key(|file| (file.pid, file.held_by, file.fd));
     }
 }

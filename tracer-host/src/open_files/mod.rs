@@ -1,6 +1,6 @@
 //! All open files, read in one pass for every consumer: deleted files, groups on a volume, and the
 //! state at startup. If the eBPF side can list them, it does ([`from_bpf`]); otherwise /proc is read
-//! ([`from_proc`]).
+//! ([`from_proc`], [`mappings_from_proc`]). What the kernel itself has open is in [`kernel_users`].
 //!
 //! Designed for 100,000 descriptors: one stat of the file distinguishes a regular file from a
 //! socket and shows whether it has a name left; the link's permissions show whether it is open for
@@ -8,22 +8,28 @@
 //! distributed over threads.
 
 mod file;
+pub mod kernel_users;
+mod mappings;
 pub mod mount_lookup;
 
+use std::collections::HashSet;
 use std::ffi::{CStr, CString, OsString};
 use std::fs;
 use std::os::fd::{AsFd as _, BorrowedFd};
 use std::os::unix::ffi::OsStringExt as _;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use rustix::fs::{
     AtFlags, CWD, FileType, Mode, OFlags, RawDir, open, readlink, readlinkat, statat,
 };
-
+use rustix::io::Errno;
 use tracer_common::OpenFileRecord;
+use tracer_model::snapshot::HeldBy;
 
+use self::mappings::MappingPaths;
 use self::mount_lookup::{FdStat, MountLookup};
+use crate::process::stat;
 
 pub use self::file::{OpenFile, OpenFiles};
 
@@ -31,34 +37,61 @@ pub use self::file::{OpenFile, OpenFiles};
 const MAX_THREADS: usize = 8;
 /// Number of processes that a thread takes at a time.
 const CHUNK: usize = 16;
-/// Buffer size for directory entries, bytes.
-const DIRECTORY_BUFFER: usize = 32 << 10;
+/// Buffer size for directory entries and mappings, bytes.
+const BUFFER: usize = 32 << 10;
 
-/// Builds the result from the eBPF iterator's records. Only the paths are read from /proc, and the
-/// file behind an overlay's file if the eBPF side does not know it. Descriptors closed meanwhile
-/// are left out.
+/// Builds the result from the records of an eBPF iterator over descriptors or mappings. Only the paths
+/// are read from /proc, and the file behind an overlay's file if the eBPF side does not know it.
+/// Descriptors closed meanwhile are left out.
 #[must_use]
 pub fn from_bpf(records: &[OpenFileRecord], lookup: &MountLookup) -> OpenFiles {
-    let mut found = OpenFiles { descriptors: records.len(), ..OpenFiles::default() };
+    let mut found = OpenFiles::default();
     let mut last = None;
+    let mut paths = MappingPaths::default();
+    let mut mapped = HashSet::new();
     for record in records {
-        found.processes += usize::from(last != Some(record.pid));
-        last = Some(record.pid);
-        if record.overlay != 0 {
-            let name = CString::new(format!("/proc/{}/fd/{}", record.pid, record.fd));
-            found.files.extend(name.ok().and_then(|name| {
-                read_descriptor(CWD, &name, record.pid, record.fd.cast_signed(), lookup)
-            }));
+        if last != Some(record.pid) {
+            last = Some(record.pid);
+            found.processes += 1;
+            mapped.clear();
+        }
+        let is_mapping = record.start != 0;
+        let fd = (!is_mapping).then(|| record.fd.cast_signed());
+        found.descriptors += usize::from(!is_mapping);
+        // A file is mapped in several parts.
+        if is_mapping && !mapped.insert((record.dev, record.ino)) {
             continue;
         }
-        let Ok(link) = readlink(format!("/proc/{}/fd/{}", record.pid, record.fd), Vec::new())
-        else {
+        if record.overlay != 0 {
+            if let Some(fd) = fd {
+                let name = CString::new(format!("/proc/{}/fd/{fd}", record.pid));
+                let read = |name: CString| read_descriptor(CWD, &name, record.pid, fd, lookup);
+                match name.map(read) {
+                    Ok(Ok(file)) => found.files.extend(file),
+                    Ok(Err(error)) if stat::is_denied(&error.into(), record.pid) => {
+                        found.unreadable.insert(record.pid);
+                    }
+                    _ => {}
+                }
+            }
             continue;
+        }
+        let link = if is_mapping {
+            paths.path(record.pid, record.start)
+        } else {
+            match readlink(format!("/proc/{}/fd/{}", record.pid, record.fd), Vec::new()) {
+                Ok(link) => PathBuf::from(OsString::from_vec(link.into_bytes())),
+                Err(Errno::NOENT | Errno::SRCH) => continue,
+                // Without the privilege to read it, the file is there nevertheless.
+                Err(_) => PathBuf::new(),
+            }
         };
         found.files.push(OpenFile {
             pid: record.pid,
-            fd: record.fd.cast_signed(),
-            link: PathBuf::from(OsString::from_vec(link.into_bytes())),
+            held_by: if is_mapping { HeldBy::Mapping } else { HeldBy::Descriptor },
+            fd,
+            device: None,
+            link,
             dev: record.dev,
             ino: record.ino,
             overlay: None,
@@ -67,13 +100,25 @@ pub fn from_bpf(records: &[OpenFileRecord], lookup: &MountLookup) -> OpenFiles {
             writable: record.writable != 0,
         });
     }
-    found.files.sort_by_key(|file| (file.pid, file.fd));
+    found.sort();
     found
 }
 
 /// Reads /proc/PID/fd of all processes, including filltop itself.
 #[must_use]
 pub fn from_proc(lookup: &MountLookup) -> OpenFiles {
+    of_all_processes(|pid, buffer, found| read_process(pid, lookup, buffer, found))
+}
+
+/// Reads /proc/PID/maps of all processes. Processes that [`from_proc`] could not read are not counted
+/// again.
+#[must_use]
+pub fn mappings_from_proc(lookup: &MountLookup) -> OpenFiles {
+    of_all_processes(|pid, buffer, found| mappings::read_process(pid, lookup, buffer, found))
+}
+
+/// Reads all processes, distributed over threads.
+fn of_all_processes(read: impl Fn(u32, &mut Vec<u8>, &mut OpenFiles) + Sync) -> OpenFiles {
     let mut pids = pids();
     pids.sort_unstable();
     let next = AtomicUsize::new(0);
@@ -81,7 +126,7 @@ pub fn from_proc(lookup: &MountLookup) -> OpenFiles {
     let threads = threads.min(pids.len() / CHUNK + 1);
     let work = || {
         let mut found = OpenFiles::default();
-        let mut buffer = Vec::with_capacity(DIRECTORY_BUFFER);
+        let mut buffer = Vec::with_capacity(BUFFER);
         loop {
             let from = next.fetch_add(CHUNK, Ordering::Relaxed);
             let Some(chunk) = pids.get(from..pids.len().min(from + CHUNK)) else { return found };
@@ -89,7 +134,7 @@ pub fn from_proc(lookup: &MountLookup) -> OpenFiles {
                 return found;
             }
             for pid in chunk {
-                read_process(*pid, lookup, &mut buffer, &mut found);
+                read(*pid, &mut buffer, &mut found);
             }
         }
     };
@@ -103,20 +148,25 @@ pub fn from_proc(lookup: &MountLookup) -> OpenFiles {
             }
         }
     });
-    all.files.sort_by_key(|file| (file.pid, file.fd));
+    all.sort();
     all
 }
 
 fn read_process(pid: u32, lookup: &MountLookup, buffer: &mut Vec<u8>, found: &mut OpenFiles) {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    let Ok(dir) = open(format!("/proc/{pid}/fd"), flags, Mode::empty()) else {
-        // A process that exited meanwhile does not count, only missing permission does.
-        found.unreadable += usize::from(Path::new(&format!("/proc/{pid}")).exists());
-        return;
+    let dir = match open(format!("/proc/{pid}/fd"), flags, Mode::empty()) {
+        Ok(dir) => dir,
+        Err(error) => {
+            if stat::is_denied(&error.into(), pid) {
+                found.unreadable.insert(pid);
+            }
+            return;
+        }
     };
     found.processes += 1;
     // Names relative to the directory avoid a path lookup in /proc and its permission checks for
     // each entry.
+    buffer.clear();
     let mut entries = RawDir::new(&dir, buffer.spare_capacity_mut());
     while let Some(Ok(entry)) = entries.next() {
         let name = entry.file_name();
@@ -124,23 +174,35 @@ fn read_process(pid: u32, lookup: &MountLookup, buffer: &mut Vec<u8>, found: &mu
             continue;
         };
         found.descriptors += 1;
-        found.files.extend(read_descriptor(dir.as_fd(), name, pid, fd, lookup));
+        match read_descriptor(dir.as_fd(), name, pid, fd, lookup) {
+            Ok(file) => found.files.extend(file),
+            // The directory may be open to the user although the links in it are not.
+            Err(error) if stat::is_denied(&error.into(), pid) => {
+                found.unreadable.insert(pid);
+                return;
+            }
+            // Closed meanwhile.
+            Err(_) => {}
+        }
     }
 }
 
 /// Returns the file behind a descriptor, whose link is `name` in `dir`; `None` if it is not
 /// relevant.
+///
+/// # Errors
+/// If it cannot be inspected.
 fn read_descriptor(
     dir: BorrowedFd<'_>,
     name: &CStr,
     pid: u32,
     fd: i32,
     lookup: &MountLookup,
-) -> Option<OpenFile> {
+) -> Result<Option<OpenFile>, Errno> {
     // Most descriptors on most hosts are sockets and pipes, which cost only this stat.
-    let file = statat(dir, name, AtFlags::empty()).ok()?;
+    let file = statat(dir, name, AtFlags::empty())?;
     if FileType::from_raw_mode(file.st_mode) != FileType::RegularFile {
-        return None;
+        return Ok(None);
     }
     let writable =
         statat(dir, name, AtFlags::SYMLINK_NOFOLLOW).is_ok_and(|link| link.st_mode & 0o200 != 0);
@@ -148,14 +210,16 @@ fn read_descriptor(
     #[allow(clippy::useless_conversion, reason = "u32 on arm64")]
     let links = u64::from(file.st_nlink);
     if !writable && links != 0 {
-        return None;
+        return Ok(None);
     }
-    let link = PathBuf::from(OsString::from_vec(readlinkat(dir, name, Vec::new()).ok()?.into()));
+    let link = PathBuf::from(OsString::from_vec(readlinkat(dir, name, Vec::new())?.into()));
     let fd_stat = FdStat { st_dev: file.st_dev, ino: file.st_ino, links, writable, link: &link };
-    let (dev, overlay) = lookup.device(pid, fd, &fd_stat)?;
-    Some(OpenFile {
+    let Some((dev, overlay)) = lookup.device(pid, fd, &fd_stat) else { return Ok(None) };
+    Ok(Some(OpenFile {
         pid,
-        fd,
+        held_by: HeldBy::Descriptor,
+        fd: Some(fd),
+        device: None,
         dev,
         ino: file.st_ino,
         overlay,
@@ -163,7 +227,7 @@ fn read_descriptor(
         links,
         writable,
         link,
-    })
+    }))
 }
 
 fn pids() -> Vec<u32> {

@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use rustix::fs::{AtFlags, CWD, FileType, StatxFlags, statx};
+use tracer_model::snapshot::HeldBy;
 
 use crate::mounts::{Mount, MountedVolume};
 use crate::process::descriptors::strip_deleted;
@@ -114,11 +115,63 @@ impl MountLookup {
         (one || !below).then_some((found.dev, Some(fd_stat.st_dev)))
     }
 
+    /// Whether files of this device (as /proc/PID/maps shows it) may be on a volume: on one directly, or
+    /// through an overlay, whose number is anonymous.
+    pub(super) fn may_be_on_volume(&self, dev: u32) -> bool {
+        dev >> 20 == 0 || self.volume(dev).is_some()
+    }
+
+    /// Like [`MountLookup::device`], for a mapping. `shown` is the device in /proc/PID/maps (the
+    /// kernel's, also for btrfs), `link` the link in map_files.
+    pub(super) fn device_of_mapping(
+        &self,
+        pid: u32,
+        shown: u32,
+        st_dev: u64,
+        link: &str,
+    ) -> Option<(u32, Option<u64>)> {
+        if self.volume(shown).is_some() {
+            return Some((shown, None));
+        }
+        if let Some(dev) = self.plain.get(&st_dev) {
+            return Some((*dev, None));
+        }
+        let mountinfo = fs::read(format!("/proc/{pid}/mountinfo")).ok()?;
+        let is_it = |mount: &Mount| mount.dev == shown && mount.upper_dir.is_some();
+        let mount = mounts::parse(&mountinfo).into_iter().find(is_it)?;
+        let (dev, _) = self.upper(&mount, pid, size(Path::new(link))?)?;
+        Some((dev, Some(st_dev)))
+    }
+
+    /// Returns the volume that contains a path of the host.
+    pub(super) fn volume_of_path(&self, path: &Path) -> Option<u32> {
+        let holds = |mount: &&Mount| path.starts_with(&mount.mount_point);
+        let mount =
+            self.host.values().filter(holds).max_by_key(|it| it.mount_point.as_os_str().len());
+        Some(self.volume(mount?.dev)?.dev)
+    }
+
+    /// Returns the `s_dev` of a filesystem from the device number that stat shows; `None` if the two
+    /// differ, or it is not a volume.
+    pub(super) fn device_of_stat(&self, st_dev: u64) -> Option<u32> {
+        self.plain.get(&st_dev).copied()
+    }
+
     /// Returns the paths of a file.
     #[must_use]
     pub fn paths(&self, file: &OpenFile) -> Paths {
         let link = strip_deleted(&file.link);
-        let found = self.mount_of_fd(file.pid, file.fd).filter(|found| found.dev == file.dev);
+        if link.as_os_str().is_empty() {
+            return Paths { host: self.unnamed(file.dev, file.ino, None), in_container: None };
+        }
+        if file.pid == 0 || file.held_by == HeldBy::Socket {
+            return Paths { host: link.to_path_buf(), in_container: None };
+        }
+        let found = match file.fd {
+            Some(fd) => self.mount_of_fd(file.pid, fd),
+            None => self.mount_of_path(file.pid, link),
+        };
+        let found = found.filter(|found| found.dev == file.dev);
         let host = found.and_then(|found| {
             let rest = link.strip_prefix(&found.shown).ok()?;
             Some(joined(found.host.as_deref()?, rest))
@@ -129,6 +182,48 @@ impl MountLookup {
             .and_then(|root| Some(joined(Path::new("/"), link.strip_prefix(root).ok()?)))
             .unwrap_or_else(|| link.to_path_buf());
         Paths { in_container: (seen != host).then_some(seen), host }
+    }
+
+    /// Returns a path for a file whose directory is unknown: its name, or its inode number, below `?`.
+    #[must_use]
+    pub fn unnamed(&self, dev: u32, ino: u64, name: Option<&Path>) -> PathBuf {
+        let mount = self.volume(dev).map(|volume| volume.primary().mount_point.clone());
+        let last = name.map_or_else(|| PathBuf::from(format!("inode {ino}")), Path::to_path_buf);
+        mount.unwrap_or_default().join("?").join(last)
+    }
+
+    /// Returns the mount that shows what a process has mapped, from the path of the mapping.
+    fn mount_of_path(&self, pid: u32, path: &Path) -> Option<Arc<FileMount>> {
+        let root = fs::read_link(format!("/proc/{pid}/root")).ok()?;
+        let mountinfo = fs::read(format!("/proc/{pid}/mountinfo")).ok()?;
+        let shows = |mount: &&Mount| path.starts_with(below(&root, &mount.mount_point));
+        let all = mounts::parse(&mountinfo);
+        let mount = all.iter().filter(shows).max_by_key(|it| it.mount_point.as_os_str().len())?;
+        if self.host.contains_key(&mount.id) && mount.upper_dir.is_none() {
+            // The path is the host's.
+            return None;
+        }
+        let size = || {
+            size(
+                &Path::new("/proc")
+                    .join(pid.to_string())
+                    .join("root")
+                    .join(mount.mount_point.strip_prefix("/").ok()?),
+            )
+        };
+        let shown = below(&root, &mount.mount_point);
+        let found = match mount.upper_dir {
+            Some(_) => {
+                let (dev, upper) = self.upper(mount, pid, size()?)?;
+                let host = Some(below(&upper, &mount.root));
+                FileMount { dev, overlay: Some(mount.dev), shown, host }
+            }
+            None => {
+                let host = self.volume(mount.dev).and_then(|volume| volume.host_path(&mount.root));
+                FileMount { dev: mount.dev, overlay: None, shown, host }
+            }
+        };
+        Some(Arc::new(found))
     }
 
     /// Returns the mount that a descriptor was opened through.
@@ -265,7 +360,8 @@ fn size(path: &Path) -> Option<Size> {
 }
 
 /// Whether a server or a userspace process answers for this filesystem.
-fn may_hang(fs_type: &str) -> bool {
+#[must_use]
+pub fn may_hang(fs_type: &str) -> bool {
     let types = ["nfs", "nfs4", "cifs", "smb3", "9p", "ceph", "afs", "fuse", "fuseblk", "autofs"];
     types.contains(&fs_type) || fs_type.starts_with("fuse.")
 }

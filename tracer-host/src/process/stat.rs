@@ -1,6 +1,6 @@
 //! /proc/PID/stat, and whether a pid still names the process that it named before.
 
-use std::fs;
+use std::{fs, io};
 
 use tracer_common::ProcKey;
 use tracer_model::sanitize;
@@ -45,6 +45,14 @@ pub struct Stat {
 #[must_use]
 pub fn stat(pid: u32) -> Option<Stat> {
     parse(&fs::read(format!("/proc/{pid}/stat")).ok()?)
+}
+
+/// Whether an error is about a missing privilege to inspect a process. A process that exited meanwhile
+/// does not count, nor does a kernel thread, which has no files.
+#[must_use]
+pub fn is_denied(error: &io::Error, pid: u32) -> bool {
+    error.kind() == io::ErrorKind::PermissionDenied
+        && stat(pid).is_some_and(|stat| !stat.kernel_thread)
 }
 
 /// Parses /proc/PID/stat. The name may contain spaces and parentheses: fields are counted from the

@@ -34,6 +34,12 @@ pub(crate) struct FsCoverage {
     pub(crate) renames: bool,
     /// Whether fsync is timed on every filesystem.
     pub(crate) fsyncs: bool,
+    /// Whether functions are hooked that create inodes; else tracepoints report them.
+    pub(crate) creates: bool,
+    /// Whether ext4's tracepoints for inodes are attached.
+    pub(super) ext4_inodes: bool,
+    /// Whether system calls with paths are counted at their return.
+    pub(super) path_calls: bool,
 }
 
 impl FsCoverage {
@@ -57,6 +63,13 @@ impl FsCoverage {
                 Some(WriteBackend::Fentry | WriteBackend::Kprobe) => true,
                 None => false,
             }
+    }
+
+    /// Whether created and removed inodes are counted on this filesystem type.
+    pub(crate) fn traces_inodes(&self, fs_type: &str) -> bool {
+        let by_tracepoints =
+            if fs_type == "ext4" { self.ext4_inodes } else { self.path_calls && self.syscalls };
+        self.creates || by_tracepoints
     }
 
     /// Returns where writes to filesystems of this type are counted.

@@ -92,11 +92,15 @@ impl HookManager {
         self.mark_overlay_counted(ebpf);
         self.follow_overlays(ebpf);
         self.attach_optional(ebpf);
-        self.log.finish_startup();
         if self.coverage.is_empty() {
             return Err(self.no_write_probe());
         }
         Ok(())
+    }
+
+    /// Marks startup as finished: from now on, missing privileges are those that were dropped.
+    pub(crate) const fn finish_startup(&mut self) {
+        self.log.finish_startup();
     }
 
     /// Reacts to a new mount: the filesystem's module may be loaded now, or it needs vfs_write.
@@ -285,7 +289,11 @@ impl HookManager {
         for function in hooks::VFS_WRITE {
             self.coverage.vfs_write |= self.attach_function(ebpf, function, None);
         }
-        if !self.coverage.vfs_write && self.allows(WriteBackend::Tracepoint) {
+        if self.coverage.vfs_write {
+            for function in hooks::OPENS {
+                self.attach_function(ebpf, function, None);
+            }
+        } else if self.allows(WriteBackend::Tracepoint) {
             self.attach_syscall_returns(ebpf);
         }
     }

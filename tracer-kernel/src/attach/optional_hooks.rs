@@ -1,4 +1,4 @@
-//! Optional hooks: renames, created files, waits and failures. filltop runs without them; each
+//! Optional hooks: renames, created and removed files, waits and failures. filltop runs without them; each
 //! missing one is reported as a blind spot.
 
 use std::os::fd::{AsFd as _, OwnedFd};
@@ -14,10 +14,10 @@ use super::hook_log::Attempt;
 use super::manager::HookManager;
 use crate::attach::error::{AttachError, error_chain};
 use crate::btf::overlay_inode;
-use crate::hooks;
-use crate::hooks::{Create, Fsync};
+use crate::hooks::{Fsync, NamespaceFunction};
 use crate::kernel_version::kernel_at_least;
 use crate::sys::tracefs;
+use crate::{hooks, open_files};
 
 impl HookManager {
     /// Attaches all optional hooks that work. If no method works for a hook, its row states why.
@@ -30,21 +30,23 @@ impl HookManager {
         // For filesystems other than ext4 there is no tracepoint.
         self.coverage.fsyncs = fsyncs && self.traces_functions();
         let mut creates = false;
-        for create in hooks::CREATES {
-            creates |= self.attach_create(ebpf, create);
+        for function in hooks::CREATES.iter().chain(hooks::NAMESPACE) {
+            creates |= self.attach_namespace(ebpf, function);
         }
+        self.coverage.creates = creates;
         if self.allows(WriteBackend::Tracepoint) {
             if !fsyncs {
                 self.attach_tracepoints(ebpf, hooks::FSYNC_TRACEPOINTS);
             }
             if !creates {
-                self.attach_tracepoints(ebpf, hooks::CREATE_TRACEPOINTS);
+                self.coverage.ext4_inodes =
+                    self.attach_tracepoints(ebpf, hooks::CREATE_TRACEPOINTS);
                 if cfg!(target_arch = "x86_64") {
-                    self.attach_sys_exit(ebpf, hooks::FAILED_TRACEPOINT);
+                    self.coverage.path_calls = self.attach_sys_exit(ebpf, hooks::PATH_TRACEPOINT);
                 }
             }
         }
-        self.attach_tracepoints(ebpf, &[hooks::CGROUPS]);
+        self.attach_tracepoints(ebpf, &[hooks::CGROUPS, hooks::SIGNALS]);
         let name = hooks::THROTTLE;
         let result =
             self.throttle_program().and_then(|program| self.tracepoint(ebpf, name, program));
@@ -63,14 +65,20 @@ impl HookManager {
         }
     }
 
-    /// Loads the iterator over open files; without it, /proc is read.
-    pub(crate) fn load_open_files(&mut self, ebpf: &mut Ebpf, program: &str) {
-        let result = program_of::<Iter>(ebpf, program).and_then(|iter| {
-            iter.load("task_file", &self.btf.get()?.bpf)
-                .map_err(|error| AttachError::from_program(&error))
-        });
-        self.log.record_outcome("task_file", HookMethod::Iterator, result);
-        self.install_overlay_inode(ebpf);
+    /// Loads the programs that report open files; without them, /proc is read. To be called when
+    /// writes are counted already: from then on, what is open now is known.
+    pub(crate) fn load_open_files(&mut self, ebpf: &mut Ebpf) {
+        let outcomes = match self.btf.get() {
+            Ok(types) => {
+                let outcomes = open_files::load(ebpf, types);
+                open_files::record_baselines(ebpf, types);
+                outcomes
+            }
+            Err(error) => vec![("task_file", Err(error.into()))],
+        };
+        for (name, outcome) in outcomes {
+            self.log.record_outcome(name, HookMethod::Iterator, outcome);
+        }
     }
 
     /// Passes the layout that leads to the files behind an overlay's files to the eBPF side, if
@@ -131,9 +139,9 @@ impl HookManager {
 
     /// Attaches the optional hooks of a filesystem whose module was loaded later.
     pub(crate) fn attach_optional_of(&mut self, ebpf: &mut Ebpf, fs_type: &str) {
-        for create in hooks::CREATES.iter().filter(|create| create.fs_type == fs_type) {
+        for create in hooks::CREATES.iter().filter(|create| create.fs_type == Some(fs_type)) {
             self.log.forget(create.name);
-            self.attach_create(ebpf, create);
+            self.attach_namespace(ebpf, create);
         }
         for fsync in hooks::FSYNCS.iter().filter(|fsync| fsync.fs_type == fs_type) {
             self.log.forget(fsync.name);
@@ -145,11 +153,14 @@ impl HookManager {
         self.attach_function(ebpf, &fsync.function(), Some(fsync.fs_type))
     }
 
-    fn attach_tracepoints(&mut self, ebpf: &mut Ebpf, tracepoints: &[(&str, &str)]) {
+    /// Returns whether all could be attached.
+    fn attach_tracepoints(&mut self, ebpf: &mut Ebpf, tracepoints: &[(&str, &str)]) -> bool {
+        let mut all = true;
         for (name, program) in tracepoints {
             let result = self.tracepoint(ebpf, name, program);
-            self.log.record_outcome(name, HookMethod::RawTracepoint, result);
+            all &= self.log.record_outcome(name, HookMethod::RawTracepoint, result);
         }
+        all
     }
 
     fn attach_renames(&mut self, ebpf: &mut Ebpf) -> bool {
@@ -169,21 +180,21 @@ impl HookManager {
         all
     }
 
-    fn attach_create(&mut self, ebpf: &mut Ebpf, create: &Create) -> bool {
+    fn attach_namespace(&mut self, ebpf: &mut Ebpf, function: &NamespaceFunction) -> bool {
+        let NamespaceFunction { fs_type, name, .. } = *function;
         let older = !kernel_at_least(5, 12);
-        let form = usize::from(!kernel_at_least(6, 15)) + usize::from(older);
+        let form = usize::from(!kernel_at_least(5, 17)) + usize::from(older);
         if self.allows(WriteBackend::Fentry) {
-            let program = create.fexit[form];
-            let result = self.fexit(ebpf, create.name, program, Some(create.fs_type));
-            if self.log.record_outcome(create.name, HookMethod::Fexit, result) {
+            let result = self.fexit(ebpf, name, function.fexit[form], fs_type);
+            if self.log.record_outcome(name, HookMethod::Fexit, result) {
                 return true;
             }
         }
-        if self.may_use_kprobe(Some(create.fs_type)) {
+        if self.may_use_kprobe(fs_type) {
             let result = self
-                .kretprobe(ebpf, create.name, create.kretprobe)
-                .and_then(|()| self.kprobe(ebpf, create.name, create.kprobe[usize::from(older)]));
-            return self.log.record_outcome(create.name, HookMethod::Kretprobe, result);
+                .kretprobe(ebpf, name, function.kretprobe)
+                .and_then(|()| self.kprobe(ebpf, name, function.kprobe[usize::from(older)]));
+            return self.log.record_outcome(name, HookMethod::Kretprobe, result);
         }
         false
     }

@@ -16,7 +16,7 @@ impl HookManager {
     /// loaded again when it is attached, and the failure is reported then.
     pub(crate) fn load_tracepoints_in_parallel(&self, ebpf: &mut Ebpf) {
         // The longest first, so no CPU is left waiting for it at the end.
-        let mut wanted = vec![hooks::SYSCALL_TRACEPOINT, hooks::FAILED_TRACEPOINT];
+        let mut wanted = vec![hooks::SYSCALL_TRACEPOINT, hooks::PATH_TRACEPOINT];
         wanted.extend(hooks::EXT4_SPACE_TRACEPOINTS);
         wanted.extend(hooks::EXT4_TRACEPOINTS);
         wanted.extend([hooks::URING_TRACEPOINT, hooks::UNLINK_TRACEPOINT, hooks::CGROUPS]);

@@ -1,6 +1,9 @@
 //! The kernel functions that are looked up in BTF.
 
-use super::{CREATES, DENTRY_FUNCTIONS, FS_SPACE, FSYNCS, RENAMES, SPACE, VFS_WRITE, WRITE_ITERS};
+use super::{
+    CREATES, DENTRY_FUNCTIONS, FS_SPACE, FSYNCS, NAMESPACE, OPENS, RENAMES, SPACE, VFS_WRITE,
+    WRITE_ITERS,
+};
 
 /// Returns the names of the functions of all hooks, and of tracepoints whose arguments differ between
 /// kernels (`btf_trace_…`).
@@ -24,5 +27,6 @@ fn optional_functions() -> impl Iterator<Item = &'static str> {
         .into_iter()
         .chain(RENAMES.iter().map(|entry| entry.name))
         .chain(FSYNCS.iter().map(|fsync| fsync.name))
-        .chain(CREATES.iter().map(|create| create.name))
+        .chain(CREATES.iter().chain(NAMESPACE).map(|function| function.name))
+        .chain(OPENS.iter().map(|function| function.name))
 }

@@ -1,8 +1,13 @@
 //! Tables of the hooked functions and the eBPF programs attached to them: data, no code.
 
 pub(crate) mod btf_functions;
+mod namespace;
 #[cfg(test)]
 mod tests;
+
+pub(crate) use namespace::{
+    CREATE_TRACEPOINTS, CREATES, NAMESPACE, NamespaceFunction, OPENS, PATH_TRACEPOINT,
+};
 
 /// How to count the writes of one filesystem type at its own write_iter.
 pub(crate) struct WriteIter {
@@ -220,7 +225,7 @@ pub(crate) struct Lifecycle {
     pub kprobe: &'static str,
 }
 
-/// Exit of a process, and exec.
+/// Exit of a process, exec, and change of its name.
 pub(crate) const LIFECYCLE: &[Lifecycle] = &[
     Lifecycle {
         tracepoint: "sched_process_exit",
@@ -233,6 +238,12 @@ pub(crate) const LIFECYCLE: &[Lifecycle] = &[
         program: "tp_sched_process_exec",
         function: "proc_exec_connector",
         kprobe: "kprobe_proc_exec_connector",
+    },
+    Lifecycle {
+        tracepoint: "task_rename",
+        program: "tp_task_rename",
+        function: "__set_task_comm",
+        kprobe: "kprobe_set_task_comm",
     },
 ];
 
@@ -342,52 +353,6 @@ impl Fsync {
     }
 }
 
-/// A filesystem's create or mkdir.
-pub(crate) struct Create {
-    /// As /proc/self/mountinfo names it.
-    pub fs_type: &'static str,
-    /// The kernel function.
-    pub name: &'static str,
-    /// Programs for fexit: since 6.15, since 5.12, and before.
-    pub fexit: [&'static str; 3],
-    /// Programs for its kprobe: since 5.12, and before.
-    pub kprobe: [&'static str; 2],
-    /// Program for its kretprobe.
-    pub kretprobe: &'static str,
-}
-
-const fn create(fs_type: &'static str, name: &'static str) -> Create {
-    Create {
-        fs_type,
-        name,
-        fexit: ["fexit_create", "fexit_create_v6_14", "fexit_create_v5_11"],
-        kprobe: ["kprobe_create", "kprobe_create_v5_11"],
-        kretprobe: "kretprobe_create",
-    }
-}
-
-const fn mkdir(fs_type: &'static str, name: &'static str) -> Create {
-    Create {
-        fs_type,
-        name,
-        fexit: ["fexit_mkdir", "fexit_mkdir_v6_14", "fexit_mkdir_v5_11"],
-        kprobe: ["kprobe_mkdir", "kprobe_mkdir_v5_11"],
-        kretprobe: "kretprobe_mkdir",
-    }
-}
-
-/// Functions that create files and directories.
-pub(crate) const CREATES: &[Create] = &[
-    create("ext4", "ext4_create"),
-    mkdir("ext4", "ext4_mkdir"),
-    create("tmpfs", "shmem_create"),
-    mkdir("tmpfs", "shmem_mkdir"),
-    create("xfs", "xfs_vn_create"),
-    mkdir("xfs", "xfs_vn_mkdir"),
-    create("btrfs", "btrfs_create"),
-    mkdir("btrfs", "btrfs_mkdir"),
-];
-
 /// Replace ext4's fsync: (tracepoint, program). The exit comes first, because an entry without its
 /// exit would fill the map of in-flight calls.
 pub(crate) const FSYNC_TRACEPOINTS: &[(&str, &str)] = &[
@@ -395,17 +360,11 @@ pub(crate) const FSYNC_TRACEPOINTS: &[(&str, &str)] = &[
     ("ext4_sync_file_enter", "tp_ext4_sync_file_enter"),
 ];
 
-/// Replace create and mkdir on ext4.
-pub(crate) const CREATE_TRACEPOINTS: &[(&str, &str)] = &[
-    ("ext4_request_inode", "tp_ext4_request_inode"),
-    ("ext4_allocate_inode", "tp_ext4_allocate_inode"),
-];
-
-/// Replaces the failures that create and mkdir return.
-pub(crate) const FAILED_TRACEPOINT: (&str, &str) = ("sys_exit", "tp_sys_exit_failed");
-
 /// Tracepoint for throttled writers, on every backend.
 pub(crate) const THROTTLE: &str = "balance_dirty_pages";
+
+/// Tracepoint for stores into mappings that are refused, on every backend.
+pub(crate) const SIGNALS: (&str, &str) = ("signal_generate", "tp_signal_generate");
 
 /// Tracepoint for new cgroups, on every backend.
 pub(crate) const CGROUPS: (&str, &str) = ("cgroup_mkdir", "tp_cgroup_mkdir");

@@ -13,10 +13,10 @@ use anyhow::Context as _;
 use aya::maps::{Map, MapData, RingBuf};
 use bytemuck::{AnyBitPattern, NoUninit};
 use tracer_common::counters::SELF_STAT_CELLS;
-use tracer_common::records::{ExitRecord, NAME_BUFFER};
+use tracer_common::records::{CommRecord, ExitRecord, NAME_BUFFER, PlaceRecord};
 use tracer_common::{
-    BtrfsFile, Counters, ErrorKey, Errors, FileKey, NameRecord, ProcFileKey, ProcKey, ProcRecord,
-    RecordHeader, RecordKind, SelfStat, WaitKey, Waits,
+    BtrfsFile, Counters, Entries, ErrorKey, Errors, FileKey, NameRecord, ProcFileKey, ProcKey,
+    ProcRecord, RecordHeader, RecordKind, SelfStat, WaitKey, Waits,
 };
 use tracer_model::snapshot::{Loss, LossKind};
 
@@ -36,6 +36,12 @@ pub enum Record {
     Process(Box<ProcRecord>),
     /// A writer exited.
     Exit(ProcKey),
+    /// A writer has another name now: up to the first NUL.
+    Renamed(ProcKey, [u8; 16]),
+    /// The name of the thread of a writer that writes now: up to the first NUL.
+    Thread(ProcKey, [u8; 16]),
+    /// The directory of a path that a system call was given.
+    Place(Box<PlaceRecord>),
 }
 
 /// Changes between two reads of the maps.
@@ -47,8 +53,8 @@ pub struct Deltas {
     pub errors: HashMap<ErrorKey, Errors>,
     /// Waits, by process, volume and kind.
     pub waits: HashMap<WaitKey, Waits>,
-    /// Number of files created, by process and directory.
-    pub created: HashMap<ProcFileKey, u64>,
+    /// Inodes created and removed, by process and directory.
+    pub created: HashMap<ProcFileKey, Entries>,
     /// Files that were given space they share with another file (reflinks).
     pub shared: HashSet<FileKey>,
     /// Bytes that compression saved on files whose space no hook traces.
@@ -72,7 +78,7 @@ pub struct Collector {
     spills: [Drain<ProcFileKey, Counters>; 2],
     errors: [Drain<ErrorKey, Errors>; 2],
     waits: [Drain<WaitKey, Waits>; 2],
-    created: [Drain<ProcFileKey, u64>; 2],
+    created: [Drain<ProcFileKey, Entries>; 2],
     saved: [Drain<BtrfsFile, u64>; 2],
     shared: Drain<FileKey, u32>,
     active: u32,
@@ -258,6 +264,9 @@ fn parse(bytes: &[u8]) -> Option<Record> {
     const NAME: u32 = RecordKind::Name as u32;
     const PROC: u32 = RecordKind::Proc as u32;
     const EXIT: u32 = RecordKind::Exit as u32;
+    const RENAMED: u32 = RecordKind::Renamed as u32;
+    const THREAD: u32 = RecordKind::Thread as u32;
+    const PLACE: u32 = RecordKind::Place as u32;
     match header.kind {
         NAME => {
             let fixed = size_of::<NameRecord>() - NAME_BUFFER;
@@ -277,6 +286,18 @@ fn parse(bytes: &[u8]) -> Option<Record> {
         EXIT => {
             let whole = bytes.get(..size_of::<ExitRecord>())?;
             Some(Record::Exit(bytemuck::pod_read_unaligned::<ExitRecord>(whole).proc))
+        }
+        PLACE => {
+            let whole = bytes.get(..size_of::<PlaceRecord>())?;
+            Some(Record::Place(Box::new(bytemuck::pod_read_unaligned(whole))))
+        }
+        RENAMED | THREAD => {
+            let whole = bytes.get(..size_of::<CommRecord>())?;
+            let CommRecord { proc, comm, .. } = bytemuck::pod_read_unaligned(whole);
+            Some(match header.kind {
+                RENAMED => Record::Renamed(proc, comm),
+                _ => Record::Thread(proc, comm),
+            })
         }
         _ => None,
     }

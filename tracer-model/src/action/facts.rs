@@ -22,7 +22,8 @@ pub struct Subject {
     pub cgroup: Option<String>,
 }
 
-/// A file that a process of the target has open for writing, or has open although it was deleted.
+/// A file that a process of the target has open or mapped for writing, or has open or mapped although
+/// it was deleted.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct File {
     /// Last known path from the host's root.
@@ -41,10 +42,14 @@ pub struct File {
     pub deleted: bool,
     /// A process of the target that has the file open.
     pub pid: u32,
-    /// The file descriptor in that process.
-    pub fd: i32,
-    /// Processes outside the target that also have the file open.
+    /// The file descriptor in that process; `None` if the process only has it mapped, or if a
+    /// descriptor of it waits in one of the process's UNIX sockets.
+    pub fd: Option<i32>,
+    /// Processes outside the target that also have the file open or mapped.
     pub others: Vec<u32>,
+    /// Whether the kernel itself has it open, too: as a loop device, or as swap space.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub kernel: bool,
 }
 
 /// The method by which an action would be carried out here, or why it cannot be.
@@ -86,7 +91,12 @@ impl File {
 
     /// Whether the file's space is freed when the target exits.
     pub(super) fn is_freed_with_target(&self) -> bool {
-        self.deleted && self.others.is_empty()
+        self.deleted && !self.is_shared()
+    }
+
+    /// Whether something outside the target holds it, too.
+    pub(super) fn is_shared(&self) -> bool {
+        self.kernel || !self.others.is_empty()
     }
 }
 
@@ -94,12 +104,13 @@ impl Facts {
     /// Returns the deleted file of the target that `wanted` names.
     ///
     /// # Errors
-    /// If there is no such file, if it still has a name, or if several files had that name.
+    /// If there is no such file, if it still has a name, if no descriptor leads to it, or if several
+    /// files had that name.
     pub fn named_file(&self, wanted: &str) -> Result<&File, String> {
         let fd = wanted.parse::<i32>().ok();
         let group = |pid| self.processes.iter().find(|process| process.pid == pid)?.group.as_ref();
         let is_meant = |file: &&File| {
-            fd.map_or_else(|| file.is_called(wanted, group(file.pid)), |fd| file.fd == fd)
+            fd.map_or_else(|| file.is_called(wanted, group(file.pid)), |fd| file.fd == Some(fd))
         };
         let found: Vec<&File> = self.files.iter().filter(is_meant).collect();
         match found[..] {
@@ -107,6 +118,10 @@ impl Facts {
             [file] if !file.deleted => {
                 Err(format!("{} is not deleted; use truncate(1) on it", file.path))
             }
+            [file] if file.fd.is_none() => Err(format!(
+                "no process of the target has a descriptor of {} to truncate it through",
+                file.path
+            )),
             [file] => Ok(file),
             _ => Err(format!(
                 "{} open files of the target had the name {wanted}; give the descriptor number",

@@ -161,6 +161,9 @@ pub struct Process {
     pub relation: Relation,
     /// Databases recognised by the files that the process has open for writing.
     pub databases: Vec<String>,
+    /// Mount point of the FUSE filesystem that it serves; `None` if it serves none, or that is not
+    /// known.
+    pub serves: Option<String>,
     /// Why it is part of the target.
     pub role: Role,
 }

@@ -9,7 +9,7 @@ use super::effects::Effect;
 use super::event::StopEvent;
 use super::facts::{Facts, File, Subject};
 use super::measurement::Measurement;
-use super::protect::{Protection, unit_rule};
+use super::protect::{Protection, serves_others, unit_rule};
 use super::restart::Restart;
 use super::{Action, Intent, Process, Role, alternatives, effects};
 use crate::units::Units;
@@ -308,12 +308,26 @@ fn warnings(facts: &Facts, request: &PlanRequest, protection: &Protection) -> Ve
     if let Some(configured) = &protection.configured {
         warnings.extend(configured.warnings(&facts.processes));
     }
-    let shared: u64 =
-        facts.files.iter().filter(|f| f.deleted && !f.others.is_empty()).map(|f| f.bytes).sum();
+    if matches!(
+        request.how,
+        Action::Freeze | Action::Throttle | Action::Fence | Action::Kill | Action::Term
+    ) {
+        for process in &facts.processes {
+            if let Some(why) = serves_others(process) {
+                warnings.push(format!(
+                    "{} ({}): {why}; programs that use it may hang or fail",
+                    process.pid, process.comm
+                ));
+            }
+        }
+    }
+    let shared_files = || facts.files.iter().filter(|file| file.deleted && file.is_shared());
+    let shared: u64 = shared_files().map(|file| file.bytes).sum();
     if shared > 0 && request.how.ends() {
         warnings.push(format!(
-            "{} of deleted files remain held by processes outside the target",
-            Units::Iec.bytes(shared)
+            "{} of deleted files remain held by processes outside the target{}",
+            Units::Iec.bytes(shared),
+            if shared_files().any(|file| file.kernel) { ", or by the kernel" } else { "" }
         ));
     }
     match request.how {

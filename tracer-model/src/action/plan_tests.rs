@@ -39,8 +39,9 @@ fn file(path: &str, bytes: u64, deleted: bool, others: &[u32]) -> File {
         bytes,
         deleted,
         pid: 70,
-        fd: 3,
+        fd: Some(3),
         others: others.to_vec(),
+        kernel: false,
     }
 }
 
@@ -55,6 +56,22 @@ fn a_reason_added_later_refuses_the_step_too() {
     plan.refuse("no".to_owned());
     assert_eq!((plan.refusal().as_str(), plan.steps[0].refused.as_deref()), ("no", Some("no")));
     assert_eq!(plan.steps[1].refused, None);
+}
+
+#[test]
+fn a_file_that_the_kernel_or_only_a_mapping_holds() {
+    let mapped = File { fd: None, ..file("/mapped", 500, true, &[]) };
+    let backing = File { kernel: true, ..file("/backing", 90, true, &[]) };
+    let facts = facts(vec![process(70, "httpd")], vec![mapped, backing]);
+    let kill = plan(&facts, &request(Action::Kill));
+    assert_eq!(kill.frees_bytes, 500, "the loop device still has its file");
+    assert!(kill.warnings.iter().any(|line| line.starts_with("90 B") && line.contains("kernel")));
+    let truncate = |name: &str| {
+        let file = Some(name.to_owned());
+        plan(&facts, &PlanRequest { file, ..request(Action::Truncate) })
+    };
+    assert!(truncate("/mapped").refusal().contains("no process of the target has a descriptor"));
+    assert_eq!((truncate("/backing").frees_bytes, truncate("/backing").allowed()), (90, true));
 }
 
 #[test]
@@ -104,7 +121,7 @@ fn a_file_of_a_container_is_found_by_each_of_its_names() {
         ..file("/srv/diff/data/e.log", 500, true, &[])
     };
     let group = Group { kind: GroupKind::Docker, name: "web:e".to_owned(), ..Group::default() };
-    let fd = file.fd.to_string();
+    let fd = file.fd.unwrap().to_string();
     let facts = facts(vec![Process { group: Some(group), ..process(file.pid, "w") }], vec![file]);
     let names = ["/srv/diff/data/e.log", "/data/e.log", "/merged/data/e.log", "web:e:/data/e.log"];
     for wanted in names.into_iter().chain([fd.as_str()]) {

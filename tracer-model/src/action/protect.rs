@@ -5,7 +5,8 @@ use serde::{Deserialize, Serialize};
 
 use super::pattern::Pattern;
 use super::{Intent, Process, Relation};
-use crate::snapshot::GroupKind;
+use crate::sanitize::display;
+use crate::snapshot::{GroupKind, Writer};
 
 /// Units that the machine depends on: stopping one of them locks operators out or leaves them blind.
 /// A name that ends with `*` matches every name with that prefix.
@@ -79,6 +80,36 @@ pub const DATABASES: &[&str] = &[
     "rocksdb*",
 ];
 
+/// Log daemons: programs that log wait for one that does not read, so no automatic action suspends
+/// one, and what they write is the doing of those programs. An operator may act on them, and is warned.
+pub const LOG_DAEMONS: &[&str] = &[
+    "rsyslogd",
+    "syslog-ng",
+    "syslogd",
+    "metalog",
+    "systemd-journal*",
+    "auditd",
+    "fluentd",
+    "fluent-bit*",
+    "vector",
+    "promtail",
+    "filebeat",
+    "svlogd",
+    "multilog",
+];
+
+/// Whether a process with this name is protected, or serves programs that would hang without it.
+#[must_use]
+pub fn protected_name(comm: &str) -> bool {
+    matching_rule(PROTECTED_NAMES, comm).is_some() || matching_rule(LOG_DAEMONS, comm).is_some()
+}
+
+/// Whether a writer is a kernel thread: it writes on behalf of others and cannot be acted on.
+#[must_use]
+pub fn is_kernel_thread(writer: &Writer) -> bool {
+    writer.comm == "kthreadd" || writer.parents.iter().any(|parent| parent.comm == "kthreadd")
+}
+
 /// Protection in addition to the built-in rules; empty by default.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Protection {
@@ -139,6 +170,11 @@ impl Protection {
             return Some(format!("guard.avoid = {:?} in {}", pattern.text(), configured.file));
         }
         if intent == Intent::Automatic
+            && let Some(why) = serves_others(process)
+        {
+            return Some(why);
+        }
+        if intent == Intent::Automatic
             && let Some(database) = database(process)
         {
             return Some(format!("it is a database ({database})"));
@@ -180,6 +216,17 @@ pub fn database(process: &Process) -> Option<&str> {
         .first()
         .map(String::as_str)
         .or_else(|| matching_rule(DATABASES, &process.comm))
+}
+
+/// Returns for whom a process works, so that others hang if it stops: programs that log, or those that
+/// use the FUSE filesystem that it serves. One short clause without a full stop.
+#[must_use]
+pub fn serves_others(process: &Process) -> Option<String> {
+    if let Some(mount_point) = &process.serves {
+        return Some(format!("it serves the FUSE filesystem {}", display(mount_point)));
+    }
+    let rule = matching_rule(LOG_DAEMONS, &process.comm)?;
+    Some(format!("it is a log daemon ({rule})"))
 }
 
 /// Whether `pattern` occurs in the name of the process or of its group.
@@ -235,6 +282,7 @@ pub(crate) mod tests {
             ignores_term: false,
             relation: Relation::None,
             databases: Vec::new(),
+            serves: None,
             role: Role::Target,
         }
     }

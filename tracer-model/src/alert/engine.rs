@@ -6,19 +6,16 @@ use jiff::Timestamp;
 
 use super::event::{Event, EventKind, Severity};
 use super::health::HealthChecks;
-use super::message::{AlertMessage, fastest_growing};
-use super::rule::Rule;
+use super::message::AlertMessage;
+use super::rule::{Condition, Rule};
 use super::rule_state::{Alert, RuleState};
-use super::sizes::{DirectorySize, is_below};
+use super::sizes::DirectorySize;
 use super::state::VolumeState;
-use super::suggestion::suggestion;
 use super::time::EvalTime;
 use crate::sanitize::display;
-use crate::snapshot::{GroupRow, SCHEMA, Snapshot, Volume, Writer};
+use crate::snapshot::{SCHEMA, Snapshot, Suggestion, Volume, Writer, is_below};
+use crate::verdict;
 
-/// Below this estimate of the time to full, seconds, culprits are ranked by the last seconds
-/// instead of the last quarter of an hour.
-const URGENT_S: f64 = 1800.0;
 /// Maximum number of victims in an event.
 const MAX_VICTIMS: usize = 5;
 
@@ -44,6 +41,7 @@ pub struct ActiveAlert<'e> {
 pub struct Engine {
     rules: Vec<RuleState>,
     volumes: HashMap<String, VolumeState>,
+    verdicts: verdict::Engine,
     health: HealthChecks,
     last_s: Option<f64>,
     events: u64,
@@ -56,6 +54,7 @@ impl Engine {
         Self {
             rules: rules.into_iter().map(RuleState::new).collect(),
             volumes: HashMap::new(),
+            verdicts: verdict::Engine::default(),
             health: HealthChecks::default(),
             last_s: None,
             events: 0,
@@ -177,10 +176,7 @@ impl Engine {
         for row in &snapshot.writers {
             writers.entry(&row.volume).or_default().push(row);
         }
-        let mut groups: HashMap<&str, Vec<&GroupRow>> = HashMap::new();
-        for row in &snapshot.groups {
-            groups.entry(&row.volume).or_default().push(row);
-        }
+        let mut concluded = self.verdicts.conclude(snapshot);
         for volume in &snapshot.volumes {
             let name = volume.mount_point.as_str();
             if !self.volumes.contains_key(name) {
@@ -188,10 +184,8 @@ impl Engine {
             }
             let Some(state) = self.volumes.get_mut(name) else { continue };
             let writers = writers.get(name).map_or(&[][..], Vec::as_slice);
-            let groups = groups.get(name).map_or(&[][..], Vec::as_slice);
             state.update(now, dt, volume, writers);
-            state.culprits.decay(dt);
-            state.culprits.update(now, snapshot.interval_s, writers, groups);
+            state.conclusion = concluded.remove(name);
         }
     }
 
@@ -203,6 +197,26 @@ impl Engine {
         inhibiting
             .flat_map(|other| other.alerts.values())
             .any(|alert| alert.volume == volume && alert.severity() >= Some(severity))
+            || self.shows_elsewhere(rule, volume, severity)
+    }
+
+    /// Whether the same cause raises the same alert on the volume below: a FUSE filesystem or one on a
+    /// loop device fills because its writers fill it, and with it the volume that stores it.
+    fn shows_elsewhere(&self, rule: &Rule, volume: &str, severity: Severity) -> bool {
+        let same = self.rules.iter().filter(|other| other.rule.name == rule.name);
+        let mut alerts = same.flat_map(|other| other.alerts.values());
+        alerts.any(|alert| {
+            alert.volume != volume && alert.severity() >= Some(severity) && {
+                let state = self.volumes.get(&alert.volume);
+                let conclusion = state.and_then(|state| state.conclusion.as_ref());
+                let mut culprits =
+                    conclusion.into_iter().flat_map(|conclusion| &conclusion.verdict.culprits);
+                culprits.any(|culprit| {
+                    let behalf = culprit.on_behalf_of.as_ref();
+                    behalf.is_some_and(|behalf| behalf.mount_point.as_deref() == Some(volume))
+                })
+            }
+        })
     }
 
     /// The alert events that are due, `dt` seconds after the last evaluation.
@@ -226,7 +240,7 @@ impl Engine {
                 alert.note(at, dt, rule, kind, severity);
                 let volume = snapshot.volumes.iter().find(|row| row.mount_point == alert.volume);
                 if let Some(state) = self.volumes.get(&alert.volume) {
-                    alert.update_culprits(&state.culprits, volume.is_some_and(is_urgent));
+                    alert.update_conclusion(state.conclusion.as_ref());
                 }
                 let notice = Notice { rule, alert, key: &key, kind, severity, eased, number };
                 Some(notice.event(at, snapshot, volume))
@@ -258,11 +272,6 @@ impl Engine {
     }
 }
 
-/// Whether the culprits of the last seconds matter more than those of the last quarter of an hour.
-fn is_urgent(volume: &Volume) -> bool {
-    volume.full || volume.eta_s.is_some_and(|eta| eta < URGENT_S)
-}
-
 /// A notice about an alert that is due.
 struct Notice<'e> {
     rule: &'e Rule,
@@ -281,12 +290,18 @@ impl Notice<'_> {
     /// Makes the event. `volume` is `None` if it is no longer mounted.
     fn event(self, at: &EvalTime, snapshot: &Snapshot, volume: Option<&Volume>) -> Event {
         let Self { rule, alert, kind, severity, .. } = self;
-        let mut victims: Vec<_> =
-            snapshot.victims.iter().filter(|row| row.volume == alert.volume).cloned().collect();
+        let conclusion = alert.conclusion.as_ref();
+        let mut victims: Vec<_> = match conclusion {
+            Some(conclusion) => conclusion.verdict.victims.clone(),
+            None => Vec::new(),
+        };
         victims.truncate(MAX_VICTIMS);
         let directory = match rule.condition.directory() {
             Some(path) => Some(path.to_owned()),
-            None => fastest_growing(snapshot, &alert.volume, alert.group.as_ref()),
+            None => conclusion.and_then(|conclusion| {
+                let first = conclusion.verdict.culprits.first();
+                first.and_then(|first| first.directory.clone())
+            }),
         };
         let message = AlertMessage {
             rule,
@@ -298,16 +313,19 @@ impl Notice<'_> {
             volume,
             writer: alert.writer.as_deref(),
             directory: directory.as_deref(),
-            culprits: &alert.culprits,
-            first_share: alert.first_share,
-            group: alert.group.as_ref(),
+            verdict: conclusion.map(|conclusion| &conclusion.verdict),
             victims: &victims,
         };
         let summary = message.summary();
         // The visible writers are not the ones that fill the volume.
-        let culprits = if message.hides_most() { Vec::new() } else { alert.culprits.clone() };
+        let culprits = match conclusion {
+            Some(conclusion) if !conclusion.verdict.mostly_unexplained => {
+                conclusion.writers.clone()
+            }
+            _ => Vec::new(),
+        };
         let resolved = kind == EventKind::Resolved;
-        let suggestion = if resolved { None } else { suggestion(&message, snapshot) };
+        let suggestion = if resolved { None } else { suggest(rule, snapshot, volume, conclusion) };
         let key = format!("{}/{}/{}", snapshot.host, rule.name, self.key);
         Event {
             schema: SCHEMA,
@@ -331,4 +349,20 @@ impl Notice<'_> {
             resolved,
         }
     }
+}
+
+/// The next step for an alert: for held space, to end the holder; otherwise the verdict's, or a freeze
+/// of its culprit where a rule fires before the volume is in danger.
+fn suggest(
+    rule: &Rule,
+    snapshot: &Snapshot,
+    volume: Option<&Volume>,
+    conclusion: Option<&verdict::Conclusion>,
+) -> Option<Suggestion> {
+    let volume = volume?;
+    if rule.condition == Condition::Held {
+        return verdict::end_holder(snapshot, volume, 0.0);
+    }
+    let verdict = &conclusion?.verdict;
+    verdict.suggestion.clone().or_else(|| verdict::for_culprit(snapshot, volume, verdict).ok())
 }

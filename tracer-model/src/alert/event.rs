@@ -3,7 +3,7 @@
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use crate::snapshot::{Victim, Writer};
+use crate::snapshot::{Suggestion, Victim, Writer};
 
 /// The kind of an event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -54,19 +54,6 @@ impl Severity {
             Self::Critical => "critical",
         }
     }
-}
-
-/// A suggested action.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Suggestion {
-    /// A pid, or the name of a unit or container.
-    pub target: String,
-    /// The action, as a value of `filltop stop --how`.
-    pub how: String,
-    /// Space that the action frees immediately, bytes.
-    pub frees_bytes: u64,
-    /// The command to run.
-    pub command: String,
 }
 
 /// One line of `filltop watch --json`. Bytes and seconds; unknown is `null`.

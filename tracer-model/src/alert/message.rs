@@ -1,41 +1,22 @@
 //! The message of an alert: its one-sentence summary.
 
 use super::blind::unexplained_part;
-use super::culprits::GroupCulprit;
 use super::event::{EventKind, Severity};
 use super::rule::{Condition, Rule};
 use crate::sanitize::display;
-use crate::snapshot::{Blind, Group, LimitKind, Snapshot, Victim, Volume, Writer};
+use crate::snapshot::{LimitKind, Verdict, Victim, Volume};
 use crate::units;
 use crate::units::Units;
+use crate::verdict;
+use crate::verdict::text as verdict_text;
 
-/// Share of a volume's growth from which a group of several processes is named as the culprit
-/// instead of its largest process.
-const DOMINANT_SHARE: f64 = 0.5;
-/// Share of the growth from which the first culprit is named without the others.
-const SOLE_SHARE: f64 = 0.95;
-/// Share of the volume from which space held by deleted files is mentioned, and justifies
-/// terminating the process that holds it.
-pub(super) const SIGNIFICANT_HELD_SHARE: f64 = 0.05;
+/// Maximum number of culprits that an event lists, and its summary counts.
+const MAX_CULPRITS: usize = 3;
 const IEC: Units = Units::Iec;
 
 /// Escapes a name so that it is safe in a log.
 pub(super) fn safe(text: &str) -> String {
     display(text).into_owned()
-}
-
-/// The directory that the group writes most to, else the fastest growing one of the volume.
-pub(super) fn fastest_growing(
-    snapshot: &Snapshot,
-    mount_point: &str,
-    group: Option<&GroupCulprit>,
-) -> Option<String> {
-    let fastest = || {
-        let here = snapshot.dirs.iter().filter(|dir| dir.volume == mount_point && dir.hot);
-        let most = here.max_by(|a, b| a.inflow_bytes_per_s.total_cmp(&b.inflow_bytes_per_s))?;
-        (most.inflow_bytes_per_s > 0.0).then(|| most.path.clone())
-    };
-    group.and_then(|group| group.directory.clone()).or_else(fastest)
 }
 
 /// What the summary of an alert and its suggestion are made of.
@@ -52,10 +33,8 @@ pub(super) struct AlertMessage<'e> {
     /// For a rate rule, the name of the process or group.
     pub(super) writer: Option<&'e str>,
     pub(super) directory: Option<&'e str>,
-    pub(super) culprits: &'e [Writer],
-    /// The first culprit's share of all growth, 0..1.
-    pub(super) first_share: f64,
-    pub(super) group: Option<&'e GroupCulprit>,
+    /// What is concluded for the volume; `None` if it is not mounted.
+    pub(super) verdict: Option<&'e Verdict>,
     pub(super) victims: &'e [Victim],
 }
 
@@ -70,22 +49,22 @@ impl AlertMessage<'_> {
         }
         let start = if self.eased { "less urgent now: " } else { "" };
         let mut text = format!("{start}{}", self.problem(&mount, volume));
-        match volume.blind.filter(Blind::hides_most) {
-            Some(blind) => {
-                let part = unexplained_part(&blind, IEC).unwrap_or_default();
-                text.push_str(&format!(": culprit unknown, {part} of growth unexplained"));
+        if self.hides_most() {
+            let part = volume.blind.and_then(|blind| unexplained_part(&blind, IEC));
+            if let Some(verdict) = self.verdict {
+                text.push_str(&format!(
+                    ": {}",
+                    verdict_text::unexplained(verdict, part.as_deref())
+                ));
             }
-            None => {
-                if let Some(culprit) = self.culprit_text() {
-                    text.push_str(&format!(": {culprit}"));
-                }
-            }
+        } else if let Some(culprit) = self.culprit_text() {
+            text.push_str(&format!(": {culprit}"));
         }
         if let (Some(names), true) = (self.victims_text(), self.names_victims()) {
             text.push_str(&format!("; {names}"));
         }
         let held = volume.held_bytes.unwrap_or(0);
-        if held as f64 >= SIGNIFICANT_HELD_SHARE * volume.total_bytes as f64
+        if held as f64 >= verdict::SIGNIFICANT_HELD_SHARE * volume.total_bytes as f64
             && self.rule.condition != Condition::Held
         {
             text.push_str(&format!("; {} held by deleted open files", IEC.bytes(held)));
@@ -95,8 +74,8 @@ impl AlertMessage<'_> {
     }
 
     /// Whether most of the volume's growth cannot be attributed to a visible process.
-    pub(super) fn hides_most(&self) -> bool {
-        self.volume.and_then(|volume| volume.blind).is_some_and(|blind| blind.hides_most())
+    fn hides_most(&self) -> bool {
+        self.verdict.is_some_and(|verdict| verdict.mostly_unexplained)
     }
 
     fn threshold(&self) -> f64 {
@@ -188,59 +167,18 @@ impl AlertMessage<'_> {
         }
     }
 
-    /// The group, if it is the culprit rather than its largest process.
-    pub(super) fn dominant_group(&self) -> Option<&GroupCulprit> {
-        self.group.filter(|group| {
-            group.processes > 1
-                && group.share >= DOMINANT_SHARE
-                && self.first_share < DOMINANT_SHARE
-        })
-    }
-
-    /// The culprit, with its rate and directory.
+    /// The culprit, with its rate and directory. A rule's own directory is named already.
     fn culprit_text(&self) -> Option<String> {
-        let place = || match self.directory {
-            Some(dir) if self.rule.condition.directory().is_none() && dir != self.mount_point => {
-                format!(" in {}", safe(dir))
-            }
-            _ => String::new(),
+        let verdict = self.verdict?;
+        let at = match self.rule.condition.directory() {
+            Some(_) => Some(self.mount_point),
+            None => self.directory,
         };
-        let is_full = self.volume.is_some_and(|volume| volume.full);
-        let grows = |rate: f64, is_past: bool| {
-            let does = if is_full || is_past { "added" } else { "adds" };
-            format!("{does} {}{}", IEC.rate(rate), place())
-        };
-        if let Some(group) = self.dominant_group() {
-            return Some(format!(
-                "{} ({} processes) {}",
-                group_name(&group.group),
-                group.processes,
-                grows(group.growth_bytes_per_s, false)
-            ));
-        }
-        let first = self.culprits.first()?;
-        let ended = if first.alive { "" } else { ", ended" };
-        let group =
-            first.group.as_ref().map_or_else(String::new, |g| format!(", {}", group_name(g)));
-        let log_of = first.mostly_for().map_or_else(String::new, |container| {
-            format!("the log of {}, written by ", group_name(container))
-        });
-        let mut text = format!(
-            "{log_of}{} (pid {}{group}{ended}) {}",
-            safe(&first.comm),
-            first.pid,
-            grows(first.growth_bytes_per_s, !first.alive)
-        );
-        match self.culprits.len() {
-            0 | 1 => {}
-            _ if self.first_share >= SOLE_SHARE => {}
-            n => text.push_str(&format!(", and {} more", n - 1)),
-        }
-        Some(text)
+        verdict_text::culprit(verdict, at, self.mount_point, MAX_CULPRITS)
     }
 
     fn names_victims(&self) -> bool {
-        self.volume.is_some_and(|volume| volume.full)
+        self.volume.is_some_and(|volume| volume.full || volume.was_full)
             || matches!(
                 self.rule.condition,
                 Condition::NoSpaceErrors
@@ -254,7 +192,6 @@ impl AlertMessage<'_> {
         let names: Vec<String> = self
             .victims
             .iter()
-            .filter(|victim| self.culprits.first().is_none_or(|first| first.pid != victim.pid))
             .map(|victim| format!("{} ({})", safe(&victim.comm), victim.pid))
             .collect();
         (!names.is_empty()).then(|| format!("affected: {}", names.join(", ")))
@@ -263,12 +200,13 @@ impl AlertMessage<'_> {
 
 /// What is full, or when it will be.
 fn fullness(mount: &str, volume: &Volume) -> String {
-    if volume.full {
+    if volume.full || volume.was_full {
         let limit = match volume.limit {
             LimitKind::Avail => String::new(),
             limit => format!(" ({})", limit.name()),
         };
-        return format!("{mount} is FULL{limit}");
+        let is = if volume.full { "is FULL" } else { "was full for a moment" };
+        return format!("{mount} {is}{limit}");
     }
     let when = units::eta_words(false, volume.eta_s, volume.eta_lo_s, volume.eta_hi_s);
     match (volume.eta_s, volume.limit) {
@@ -282,15 +220,6 @@ fn fullness(mount: &str, volume: &Volume) -> String {
 /// A size of a rule's value, which may be negative, as text.
 fn bytes(value: f64) -> String {
     IEC.bytes(value.max(0.0) as u64)
-}
-
-/// A group's name, with its kind if it is a container: `docker web-a`, `nginx.service`.
-fn group_name(group: &Group) -> String {
-    if group.is_container() {
-        format!("{} {}", group.kind, safe(&group.name))
-    } else {
-        safe(&group.name)
-    }
 }
 
 fn space_left(volume: &Volume) -> String {

@@ -6,7 +6,6 @@
 //! `docs/decisions/alerts.md` the reasons for their behaviour.
 
 mod blind;
-mod culprits;
 mod engine;
 mod event;
 mod glob;
@@ -18,15 +17,15 @@ mod rule;
 mod rule_state;
 pub mod sizes;
 mod state;
-mod suggestion;
 #[cfg(test)]
 mod tests;
 mod time;
 mod value;
 
+pub use crate::snapshot::Suggestion;
 pub use blind::{blind_message, unexplained_part};
 pub use engine::{ActiveAlert, Engine};
-pub use event::{Event, EventKind, Severity, Suggestion};
+pub use event::{Event, EventKind, Severity};
 pub use glob::Glob;
 pub use rule::{Condition, QuietHours, Rule};
 pub use time::EvalTime;

@@ -4,15 +4,15 @@ use std::collections::{BTreeMap, HashMap};
 
 use jiff::Timestamp;
 
-use super::culprits::{Culprits, GroupCulprit};
 use super::event::{EventKind, Severity};
 use super::latch::{Delays, Latch};
 use super::rule::{Comparison, Condition, Rule};
-use super::sizes::{DirectorySize, flow, volume_of};
+use super::sizes::{DirectorySize, flow};
 use super::state::{DirectoryState, VolumeState};
 use super::time::EvalTime;
 use super::value;
-use crate::snapshot::{Snapshot, Volume, Writer};
+use crate::snapshot::{Snapshot, Volume, volume_of};
+use crate::verdict::Conclusion;
 
 /// An alert whose volume is no longer mounted resolves after this time, seconds.
 const UNMOUNTED_S: f64 = 10.0;
@@ -37,11 +37,8 @@ pub(super) struct Alert {
     pub(super) seen_s: f64,
     pub(super) last_notice: Option<LastNotice>,
     pub(super) acknowledged: bool,
-    /// Culprits of the last event that had any: on a full volume no process grows.
-    pub(super) culprits: Vec<Writer>,
-    /// The first culprit's share of all growth, 0..1.
-    pub(super) first_share: f64,
-    pub(super) group: Option<GroupCulprit>,
+    /// What was concluded when the last event was due that had a culprit, or nothing to name.
+    pub(super) conclusion: Option<Conclusion>,
 }
 
 impl Alert {
@@ -56,9 +53,7 @@ impl Alert {
             seen_s: at.steady_s,
             last_notice: None,
             acknowledged: false,
-            culprits: Vec::new(),
-            first_share: 0.0,
-            group: None,
+            conclusion: None,
         }
     }
 
@@ -91,13 +86,16 @@ impl Alert {
         self.last_notice = (kind != EventKind::Resolved).then_some(LastNotice { severity, at_s });
     }
 
-    /// Takes over the present culprits of the volume, if there are any.
-    pub(super) fn update_culprits(&mut self, present: &Culprits, urgent: bool) {
-        let (culprits, first_share) = present.culprits(urgent);
-        if !culprits.is_empty() {
-            self.culprits = culprits;
-            self.first_share = first_share;
-            self.group = present.group(urgent);
+    /// Takes over what is concluded now. If nothing grew lately, the culprits that were known remain.
+    pub(super) fn update_conclusion(&mut self, present: Option<&Conclusion>) {
+        let Some(present) = present else { return };
+        let verdict = &present.verdict;
+        let names_somebody = !verdict.culprits.is_empty() || verdict.mostly_unexplained;
+        match &mut self.conclusion {
+            Some(known) if !names_somebody => {
+                known.verdict.victims.clone_from(&verdict.victims);
+            }
+            known => *known = Some(present.clone()),
         }
     }
 

@@ -1,6 +1,6 @@
 //! Directories of rules: their inflow and outflow, and their size between two counts.
 
-use crate::snapshot::Snapshot;
+use crate::snapshot::{Snapshot, is_below};
 
 /// Inflow and outflow of a directory in one interval.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
@@ -9,13 +9,6 @@ pub struct Flow {
     pub inflow_bytes: u64,
     /// Bytes freed below the directory; `None` where space is not traced.
     pub outflow_bytes: Option<u64>,
-}
-
-/// Whether `path` is the directory or lies below it. Paths are those of the Snapshot.
-#[must_use]
-pub fn is_below(path: &str, directory: &str) -> bool {
-    let directory = directory.trim_end_matches('/');
-    path.strip_prefix(directory).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
 }
 
 /// Returns the flow of a directory over the Snapshot's interval, summed from its files.
@@ -46,30 +39,5 @@ impl DirectorySize {
             .bytes
             .saturating_add(flow.inflow_bytes)
             .saturating_sub(flow.outflow_bytes.unwrap_or(0));
-    }
-}
-
-/// Returns the mount point of the volume that a path lies on: the longest one above it.
-pub(super) fn volume_of<'s>(snapshot: &'s Snapshot, path: &str) -> Option<&'s str> {
-    snapshot
-        .volumes
-        .iter()
-        .flat_map(|volume| volume.mount_points.iter().map(move |point| (point, volume)))
-        .filter(|(point, _)| is_below(path, point))
-        .max_by_key(|(point, _)| point.len())
-        .map(|(_, volume)| volume.mount_point.as_str())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::is_below;
-
-    #[test]
-    fn is_below_compares_whole_names() {
-        assert!(is_below("/srv/a/b", "/srv/a"));
-        assert!(is_below("/srv/a", "/srv/a/"));
-        assert!(is_below("/srv", "/"));
-        assert!(!is_below("/srv/ab", "/srv/a"));
-        assert!(!is_below("/srv", "/srv/a"));
     }
 }

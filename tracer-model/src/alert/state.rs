@@ -2,8 +2,8 @@
 
 use std::collections::VecDeque;
 
-use super::culprits::Culprits;
 use crate::snapshot::{Refill, Volume, Writer};
+use crate::verdict::Conclusion;
 
 /// Time constant of the smoothed growth, seconds.
 const GROWTH_TIME_CONSTANT_S: f64 = 10.0;
@@ -20,7 +20,8 @@ const REFILL_REPORT_S: f64 = 600.0;
 /// The state of one volume.
 #[derive(Debug, Clone, Default)]
 pub(super) struct VolumeState {
-    pub(super) culprits: Culprits,
+    /// What is concluded from the last Snapshot.
+    pub(super) conclusion: Option<Conclusion>,
     /// Smoothed growth.
     pub(super) growth_bytes_per_s: f64,
     /// Writes of the interval that failed for lack of space or quota.

@@ -18,9 +18,9 @@ pub(super) fn volume_value(
         if shrinking && !state.shrinks(volume) { f64::INFINITY } else { value }
     };
     match condition {
-        Condition::TimeToFull if volume.full => Some(0.0),
+        Condition::TimeToFull if volume.full || volume.was_full => Some(0.0),
         Condition::TimeToFull => Some(volume.eta_s.unwrap_or(f64::INFINITY)),
-        Condition::Full => Some(f64::from(u8::from(volume.full))),
+        Condition::Full => Some(f64::from(u8::from(volume.full || volume.was_full))),
         Condition::UsedRatio => {
             let used = volume.used_bytes as f64;
             ratio(used, used + volume.avail_bytes as f64)

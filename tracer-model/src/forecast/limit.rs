@@ -15,6 +15,8 @@ pub enum Limit {
     RootReserve,
     /// Inodes.
     Inodes,
+    /// Space for the metadata of a btrfs: its chunks and what is not allocated to chunks yet.
+    Metadata,
     /// A quota, by name.
     Quota(String),
     /// The pool under a thin volume, by name.
@@ -27,6 +29,7 @@ impl fmt::Display for Limit {
             Self::Avail => f.write_str("avail"),
             Self::RootReserve => f.write_str("root-reserve"),
             Self::Inodes => f.write_str("inodes"),
+            Self::Metadata => f.write_str("metadata"),
             Self::Quota(name) => write!(f, "quota {name}"),
             Self::ThinPool(name) => write!(f, "thin-pool {name}"),
         }
@@ -41,6 +44,7 @@ impl Limit {
             Self::Avail => LimitKind::Avail,
             Self::RootReserve => LimitKind::RootReserve,
             Self::Inodes => LimitKind::Inodes,
+            Self::Metadata => LimitKind::Metadata,
             Self::Quota(_) => LimitKind::Quota,
             Self::ThinPool(_) => LimitKind::ThinPool,
         }
@@ -58,6 +62,8 @@ pub enum LimitKind {
     RootReserve,
     /// Inodes.
     Inodes,
+    /// Space for the metadata of a btrfs.
+    Metadata,
     /// A quota.
     Quota,
     /// The pool under a thin volume.
@@ -66,8 +72,8 @@ pub enum LimitKind {
 
 impl LimitKind {
     /// All kinds.
-    const ALL: [Self; 5] =
-        [Self::Avail, Self::RootReserve, Self::Inodes, Self::Quota, Self::ThinPool];
+    const ALL: [Self; 6] =
+        [Self::Avail, Self::RootReserve, Self::Inodes, Self::Metadata, Self::Quota, Self::ThinPool];
 
     /// The word that JSON, metrics and texts use.
     #[must_use]
@@ -76,6 +82,7 @@ impl LimitKind {
             Self::Avail => "avail",
             Self::RootReserve => "root-reserve",
             Self::Inodes => "inodes",
+            Self::Metadata => "metadata",
             Self::Quota => "quota",
             Self::ThinPool => "thin-pool",
         }

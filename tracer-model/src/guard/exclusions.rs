@@ -10,7 +10,7 @@ use super::shares::Candidate;
 use super::state::{Moment, VolumeState};
 use super::{message, shares};
 use crate::action::protect;
-use crate::snapshot::{Group, GroupKind, Snapshot};
+use crate::snapshot::{BehalfKind, Group, GroupKind, Snapshot, Volume};
 
 /// Returns why the guard must not act on the culprit; `None` if it may.
 pub(super) fn forbidden(
@@ -23,6 +23,7 @@ pub(super) fn forbidden(
     let group = &culprit.group;
     let victim = state.victims.get(&culprit.key()).is_some_and(|until| *until > now_s);
     protected(snapshot, group, config)
+        .or_else(|| not_in_verdict(volume, group))
         .or_else(|| victim.then(|| "it is a victim: other groups had filled the volume".to_owned()))
         .or_else(|| {
             (group.kind == GroupKind::Unit && group.name.ends_with(".slice"))
@@ -62,6 +63,24 @@ pub(super) fn excluded(
     excluded.into_iter().map(|(group, reason)| Excluded { group, reason }).collect()
 }
 
+/// Returns why the verdict on the volume does not allow to act on a group: it is not the cause, or
+/// writes for somebody else.
+fn not_in_verdict(volume: &Volume, group: &Group) -> Option<String> {
+    let verdict = volume.verdict.as_ref()?;
+    let key = shares::key(group);
+    let is_group = |other: Option<&Group>| other.is_some_and(|other| shares::key(other) == key);
+    let Some(culprit) = verdict.culprits.iter().find(|one| is_group(one.group.as_ref())) else {
+        return Some("the verdict names others as the cause".to_owned());
+    };
+    match &culprit.on_behalf_of {
+        // The container's own group is charged with its log.
+        Some(behalf) if behalf.kind == BehalfKind::ContainerLog => None,
+        Some(behalf) if behalf.kind == BehalfKind::VirtualMachine => None,
+        Some(behalf) => Some(format!("it writes on behalf of {}", behalf.name)),
+        None => None,
+    }
+}
+
 /// Returns why the guard must not act on a group, as far as the Snapshot shows.
 fn protected(snapshot: &Snapshot, group: &Group, config: &GuardConfig) -> Option<String> {
     if let Some(rule) = protect::unit_rule(group.kind, &group.name) {
@@ -76,7 +95,13 @@ fn protected(snapshot: &Snapshot, group: &Group, config: &GuardConfig) -> Option
         if let Some(pattern) = config.avoid.iter().find(|pattern| pattern.matches(&writer.comm)) {
             return Some(format!("avoid = {:?}", pattern.text()));
         }
-        let names = [protect::PROTECTED_NAMES, protect::DATABASES];
+        let names = [protect::PROTECTED_NAMES, protect::LOG_DAEMONS, protect::DATABASES];
+        let serves = |volume: &Volume| {
+            volume.served_by.as_ref().is_some_and(|server| server.pid == writer.pid)
+        };
+        if let Some(served) = snapshot.volumes.iter().find(|volume| serves(volume)) {
+            return Some(format!("protected (it serves {})", served.mount_point));
+        }
         if let Some(rule) =
             names.iter().find_map(|rules| protect::matching_rule(rules, &writer.comm))
         {

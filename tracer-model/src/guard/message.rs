@@ -4,7 +4,7 @@ use super::config::GuardConfig;
 use super::decision::Excluded;
 use super::shares::Candidate;
 use crate::action::Action;
-use crate::snapshot::{Group, Volume};
+use crate::snapshot::{Group, Resource, Volume};
 use crate::units::{Units, duration};
 
 /// Maximum number of excluded groups that an explanation names.
@@ -31,7 +31,10 @@ pub(super) fn chosen(culprit: &Candidate, volume: &Volume, config: &GuardConfig)
         state(volume),
         culprit.share * 100.0,
         culprit.span_s.round(),
-        Units::default().growth(culprit.growth_bytes_per_s),
+        match culprit.resource {
+            Resource::Bytes => Units::default().growth(culprit.growth_bytes_per_s),
+            Resource::Inodes => format!("{:.0} files/s", culprit.growth_bytes_per_s),
+        },
         config.share * 100.0,
     )
 }

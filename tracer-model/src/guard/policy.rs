@@ -215,7 +215,9 @@ impl Policy {
 
     /// Returns why nothing may be done now, with the message.
     fn restraint(&self, at: Moment<'_>) -> Option<(Restraint, String)> {
-        if at.volume.blind.is_some_and(|blind| blind.hides_most()) {
+        let by_verdict =
+            at.volume.verdict.as_ref().is_some_and(|verdict| verdict.mostly_unexplained);
+        if by_verdict || at.volume.blind.is_some_and(|blind| blind.hides_most()) {
             let text = "no action: most of the growth is not explained";
             return Some((Restraint::Blind, text.to_owned()));
         }

@@ -4,21 +4,37 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use crate::action::pattern::Pattern;
-use crate::snapshot::{Group, GroupKind, Snapshot, Volume};
+use crate::snapshot::{Group, GroupRow, Resource, Snapshot, Volume};
+use crate::verdict::{GroupKey, group_key};
 
 /// A volume that grows more slowly than this counts as idle, bytes per second.
 const IDLE_BYTES_PER_S: f64 = 64.0 * 1024.0;
 /// Growth older than this is discarded, seconds.
 const MAX_AGE_S: f64 = 600.0;
 
-/// Identifies a group by its kind, its name and, for a container, its id: two users or runtimes may
-/// have containers with the same name. The mount namespace is left out, because it may differ between
-/// the group's processes.
-pub(super) type Key = (GroupKind, String, String);
+/// Identifies a group as the verdict does.
+pub(super) type Key = GroupKey;
 
 pub(super) fn key(group: &Group) -> Key {
-    let id = group.container_id().unwrap_or_default();
-    (group.kind, group.name.clone(), id.to_owned())
+    group_key(group)
+}
+
+/// What a group took in an interval of `dt` seconds.
+fn taken(row: &GroupRow, resource: Resource, dt: f64) -> f64 {
+    match resource {
+        Resource::Inodes => row.files_created as f64 - row.files_removed as f64,
+        // A container's log counts as the container's growth and not as that of the runtime's
+        // daemon, which writes it.
+        Resource::Bytes => row.charged_growth() * dt,
+    }
+}
+
+/// What a volume that counts as idle takes at most, per second: bytes, or inodes.
+const fn idle_per_s(resource: Resource) -> f64 {
+    match resource {
+        Resource::Inodes => 1.0,
+        Resource::Bytes => IDLE_BYTES_PER_S,
+    }
 }
 
 /// A group with its share of the growth.
@@ -29,8 +45,10 @@ pub(super) struct Candidate {
     pub(super) share: f64,
     /// The smaller of the shares in the two halves of the span, 0..1.
     pub(super) least_share: f64,
-    /// Mean growth over the span, bytes per second.
+    /// Mean growth over the span, bytes (or inodes) per second.
     pub(super) growth_bytes_per_s: f64,
+    /// What that growth is counted in.
+    pub(super) resource: Resource,
     /// Length of the span, seconds.
     pub(super) span_s: f64,
 }
@@ -42,7 +60,14 @@ impl Candidate {
 
     /// Creates a candidate whose growth is no longer recorded.
     pub(super) fn without_growth(group: Group) -> Self {
-        Self { group, share: 0.0, least_share: 0.0, growth_bytes_per_s: 0.0, span_s: 0.0 }
+        Self {
+            group,
+            share: 0.0,
+            least_share: 0.0,
+            growth_bytes_per_s: 0.0,
+            resource: Resource::Bytes,
+            span_s: 0.0,
+        }
     }
 }
 
@@ -58,6 +83,8 @@ struct Span {
 pub(super) struct Shares {
     spans: VecDeque<Span>,
     groups: BTreeMap<Key, Group>,
+    /// What the recorded growth is counted in.
+    resource: Resource,
     /// Recorded time that is needed before there are candidates, seconds.
     length_s: f64,
 }
@@ -74,19 +101,23 @@ impl Shares {
         ignore: &[Pattern],
     ) {
         self.length_s = length_s;
+        let resource = volume.verdict.as_ref().map_or(Resource::Bytes, |one| one.resource);
+        if resource != self.resource {
+            // Another limit runs out now, and what was taken of the first one does not count.
+            self.spans.clear();
+            self.resource = resource;
+        }
         let mut grown = BTreeMap::new();
         for row in snapshot.groups.iter().filter(|row| row.volume == volume.mount_point) {
             let ignored = ignore.iter().any(|pattern| pattern.matches(&row.group.name));
-            // A container's log counts as the container's growth and not as that of the runtime's
-            // daemon, which writes it.
-            let charged = row.charged_growth();
-            if charged > 0.0 && !ignored {
+            let taken = taken(row, resource, dt);
+            if taken > 0.0 && !ignored {
                 let key = key(&row.group);
-                *grown.entry(key.clone()).or_insert(0.0) += charged * dt;
+                *grown.entry(key.clone()).or_insert(0.0) += taken;
                 self.groups.insert(key, row.group.clone());
             }
         }
-        if dt > 0.0 && grown.values().sum::<f64>() >= IDLE_BYTES_PER_S * dt {
+        if dt > 0.0 && grown.values().sum::<f64>() >= idle_per_s(resource) * dt {
             self.spans.push_back(Span { at_s: now_s, dt, grown });
         }
         while let Some(first) = self.spans.front() {
@@ -121,6 +152,7 @@ impl Shares {
                     share: total / totals.iter().sum::<f64>().max(1.0),
                     least_share: share(0).min(share(1)),
                     growth_bytes_per_s: total / span_s,
+                    resource: self.resource,
                     span_s,
                 }
             })

@@ -19,7 +19,7 @@ pub enum BlindSpotKind {
     SkippedCalls,
     /// Renames, except of displayed files in some cases.
     Renames,
-    /// fsync and created files on filesystems other than ext4.
+    /// fsync, replaced files and the places of created directories on filesystems other than ext4.
     FsyncAndCreates,
     /// Short-lived changes of space that is sampled once a second.
     SampledSpace,

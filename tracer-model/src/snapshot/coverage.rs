@@ -93,6 +93,13 @@ const ENOUGH: u64 = 8 << 20;
 /// if no writes were traced.
 const MOVED: u64 = 1 << 20;
 
+/// Whether the used space of a filesystem of this type changes later than its files: at a commit, or
+/// when a removed inode is reclaimed in the background (xfs_inodegc).
+#[must_use]
+pub fn space_is_late(fs_type: &str) -> bool {
+    matches!(fs_type, "btrfs" | "xfs" | "f2fs" | "zfs" | "bcachefs")
+}
+
 /// The changes of a volume over some time.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub struct SpaceChange {

@@ -6,26 +6,38 @@
 //! ratios are 0..1, and what is unknown is `null` (`None`), never 0.
 
 mod blind_spot;
+mod btrfs_space;
 mod coverage;
 mod group_kind;
 mod health;
+mod held_by;
 mod held_kind;
 mod hook_method;
+mod mount_lookup;
+mod verdict;
 mod writers;
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use crate::forecast::Reason;
 pub use crate::forecast::{LimitKind, Refill};
 pub use blind_spot::{BlindSpot, BlindSpotKind};
-pub use coverage::{Blind, BlindCause, CountedBy, Gap, SpaceChange};
+pub use btrfs_space::{BtrfsSpace, QuotaUse};
+pub use coverage::{Blind, BlindCause, CountedBy, Gap, SpaceChange, space_is_late};
 pub use group_kind::{GroupKind, UnknownKind};
 pub use health::{Backend, Hook, HookState, Loss, LossKind, WriteBackend};
+pub use held_by::HeldBy;
 pub use held_kind::HeldKind;
 pub use hook_method::HookMethod;
+pub use mount_lookup::{is_below, volume_of};
+pub use verdict::{
+    BehalfKind, Culprit, MAX_CULPRITS, MAX_PIDS, MAX_SUSPECTS, NoSuggestion, OnBehalfOf, Reclaim,
+    Resource, Safety, State, Suggestion, Suspect, Verdict,
+};
 pub use writers::{
-    Fsync, Group, GroupRow, OnBehalf, Parent, Pod, Resident, Spawner, WriteErrors, Writer,
-    imports_image,
+    Fsync, Group, GroupRow, LogSender, OnBehalf, Parent, Pod, Resident, Spawner, WriteErrors,
+    Writer, imports_image, share_base,
 };
 
 /// The version of the JSON form.
@@ -49,12 +61,18 @@ pub struct Snapshot {
     /// One per process and volume, largest growth first, including processes that ended in the
     /// interval.
     pub writers: Vec<Writer>,
+    /// Processes that had a row in an earlier interval and none in this one, and that ended in it.
+    #[serde(default)]
+    pub ended: Vec<Ended>,
     /// Traffic rolled up by directory, hottest first.
     pub dirs: Vec<Directory>,
-    /// One per file that changed in the interval, most written first.
+    /// One per file that changed in the interval, largest growth first.
     pub paths: Vec<PathRow>,
     /// Deleted-but-open files, largest first.
     pub held: Vec<Held>,
+    /// Number of processes whose open files could not be read, so that `held` may lack theirs.
+    #[serde(default)]
+    pub uninspected_processes: u64,
     /// Processes whose writes fail or wait long.
     pub victims: Vec<Victim>,
     /// Writers rolled up, one per group and volume, largest growth first. Groups that have been
@@ -81,6 +99,15 @@ impl Snapshot {
     }
 }
 
+/// A process that has ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ended {
+    /// Process id (tgid); it may be another process's by now.
+    pub pid: u32,
+    /// When it started, as in its rows.
+    pub start_time: Timestamp,
+}
+
 /// A mounted filesystem: bind mounts and subvolumes of it are the same volume.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Volume {
@@ -105,8 +132,21 @@ pub struct Volume {
     pub inodes_total: u64,
     /// Number of free inodes.
     pub inodes_free: u64,
+    /// Change of the number of inodes in use over the interval.
+    #[serde(default)]
+    pub inodes_delta: i64,
+    /// How the space of a btrfs is divided; `None` for other filesystems, or if it cannot be read.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub btrfs: Option<BtrfsSpace>,
+    /// The quotas that can be read and are nearest to their limits, fullest first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub quotas: Vec<QuotaUse>,
     /// Space of deleted files that are still open; `None` until the open files have been read.
     pub held_bytes: Option<u64>,
+    /// The part of `held_bytes` whose holder is unknown: files that the kernel has not evicted although
+    /// no process that could be inspected holds them. `None` if the kernel side does not know it.
+    #[serde(default)]
+    pub held_unknown_bytes: Option<u64>,
     /// Bytes written in the interval.
     pub written_bytes: u64,
     /// Space newly charged to files in the interval, bytes; `None` if this backend does not know
@@ -116,7 +156,7 @@ pub struct Volume {
     pub freed_bytes: Option<u64>,
     /// Change of `used_bytes` over the interval.
     pub used_delta_bytes: i64,
-    /// Growth: `allocated − freed` per second if that is traced and accounts for most of the
+    /// Growth: `allocated − freed` per second if that is traced and accounts for nearly all of the
     /// volume's change, else `used_delta` per second.
     pub growth_bytes_per_s: f64,
     /// Share of `used_delta_bytes` that the traced growth accounts for; `None` if it hardly
@@ -124,6 +164,9 @@ pub struct Volume {
     pub explained: Option<f64>,
     /// Whether the limit is reached.
     pub full: bool,
+    /// Whether the limit was reached at some time in the interval, however briefly.
+    #[serde(default)]
+    pub was_full: bool,
     /// The nearest limit: `avail`, `inodes`, `quota`, …
     pub limit: LimitKind,
     /// Likely time to full, seconds; `None` if it is not forecast to fill.
@@ -158,6 +201,25 @@ pub struct Volume {
     /// `shop/web-7d9:pvc-…`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub label: Option<String>,
+    /// For a FUSE filesystem: the process that serves it, if it was found.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub served_by: Option<Parent>,
+    /// For a filesystem on a loop device: path of the file that backs it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub backing_file: Option<String>,
+    /// Processes with files open or mapped for writing, most bytes first; looked up only while much of
+    /// the growth cannot be attributed.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub suspects: Vec<Suspect>,
+    /// Why there is no `eta_s`; `None` if there is one, or in recordings of older versions.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub no_eta: Option<Reason>,
+    /// Whether all its mount points are hidden below later mounts.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub hidden: bool,
+    /// What is concluded for it; `None` in recordings of older versions.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub verdict: Option<Verdict>,
 }
 
 impl Volume {
@@ -181,10 +243,10 @@ pub struct Directory {
     pub outflow_bytes_per_s: f64,
     /// outflow / inflow; `None` without inflow.
     pub drain: Option<f64>,
-    /// Files created in the interval; `None` if this backend does not trace that.
-    pub files_created: Option<u64>,
-    /// Files whose last name was removed in the interval; `None` if this backend does not trace
+    /// Inodes created in the interval: files, directories, links; `None` if this backend does not trace
     /// that.
+    pub files_created: Option<u64>,
+    /// Inodes whose last name was removed in the interval; `None` if this backend does not trace that.
     pub files_removed: Option<u64>,
     /// Whether it is one of the hottest directories at a useful level: neither the root nor one of
     /// very many leaves.
@@ -213,6 +275,18 @@ pub struct PathRow {
     pub dev: String,
     /// Inode number.
     pub ino: u64,
+    /// Size of the file, bytes (st_size); `None` if it is gone or was not looked up.
+    #[serde(default)]
+    pub size_bytes: Option<u64>,
+    /// Growth over the interval, bytes per second; the written rate if space is not traced.
+    #[serde(default)]
+    pub growth_bytes_per_s: f64,
+    /// Whether the path is hidden below a later mount.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub hidden: bool,
+    /// The mount point of the mount that hides it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hidden_by: Option<String>,
     /// Bytes written in the interval.
     pub written_bytes: u64,
     /// Space charged in the interval, bytes; `None` if this backend does not know it.
@@ -225,6 +299,26 @@ pub struct PathRow {
     pub approximate: bool,
     /// Pids of the processes that wrote to it.
     pub writers: Vec<u32>,
+}
+
+impl PathRow {
+    /// Allocated − freed bytes in the interval; the written bytes if space is not traced.
+    #[must_use]
+    pub fn growth_of(&self) -> f64 {
+        match (self.allocated_bytes, self.freed_bytes) {
+            (Some(allocated), Some(freed)) => allocated as f64 - freed as f64,
+            _ => self.written_bytes as f64,
+        }
+    }
+
+    /// Orders by growth, then by bytes written, largest first, then by path: the default order.
+    #[must_use]
+    pub fn by_growth(a: &Self, b: &Self) -> std::cmp::Ordering {
+        b.growth_bytes_per_s
+            .total_cmp(&a.growth_bytes_per_s)
+            .then_with(|| b.written_bytes.cmp(&a.written_bytes))
+            .then_with(|| a.path.cmp(&b.path))
+    }
 }
 
 /// A deleted-but-open file. Keyed by (dev, ino): one row per file, with all processes that hold it.
@@ -254,6 +348,9 @@ pub struct Held {
     /// Whether it ever had a name.
     #[serde(default)]
     pub kind: HeldKind,
+    /// What holds it.
+    #[serde(default)]
+    pub held_by: HeldBy,
     /// Pids of all processes that hold it.
     #[serde(default)]
     pub holders: Vec<u32>,

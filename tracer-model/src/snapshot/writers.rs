@@ -124,8 +124,11 @@ pub struct GroupRow {
     pub growth_bytes_per_s: f64,
     /// Share of the volume's growth, 0..1, summed over its writers.
     pub share: f64,
-    /// Files created in the interval.
+    /// Inodes that its processes created in the interval: files, directories, links.
     pub files_created: u64,
+    /// Inodes whose last name its processes removed in the interval.
+    #[serde(default)]
+    pub files_removed: u64,
     /// Highest growth of all intervals, bytes per second.
     pub peak_bytes_per_s: f64,
     /// End of the interval with that growth.
@@ -195,19 +198,22 @@ pub struct WriteErrors {
     /// Any other error of a write, e.g. EFBIG.
     #[serde(default)]
     pub other: u64,
+    /// Writes that ended early for lack of space: fewer bytes than asked, and no error.
+    #[serde(default)]
+    pub short: u64,
 }
 
 impl WriteErrors {
-    /// Errors that mean that the volume is out of space: ENOSPC and EDQUOT.
+    /// Calls that failed because the volume is out of space: ENOSPC, EDQUOT, and short writes.
     #[must_use]
     pub const fn no_space(&self) -> u64 {
-        self.enospc + self.edquot
+        self.enospc + self.edquot + self.short
     }
 
     /// All errors.
     #[must_use]
     pub const fn total(&self) -> u64 {
-        self.enospc + self.edquot + self.eio + self.other
+        self.enospc + self.edquot + self.eio + self.other + self.short
     }
 }
 
@@ -229,8 +235,11 @@ pub struct Writer {
     pub pid: u32,
     /// When the process started; distinguishes it from earlier processes with the same pid.
     pub start_time: Timestamp,
-    /// Name of the process as the kernel keeps it, at most 15 bytes.
+    /// Name of the process as the kernel keeps it, at most 15 bytes: that of its thread-group leader.
     pub comm: String,
+    /// Name of the thread that was last seen writing, if it differs from the process's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub thread: Option<String>,
     /// Path of the executable, if known.
     pub exe: Option<String>,
     /// Command line with single spaces between arguments, possibly truncated; `None` if unknown.
@@ -257,10 +266,18 @@ pub struct Writer {
     pub written_bytes_per_s: f64,
     /// Growth over the interval, bytes per second; the written rate if space is not traced.
     pub growth_bytes_per_s: f64,
-    /// Share of the volume's growth (of its written bytes if space is not traced), 0..1.
+    /// Its share of everything that was taken on the volume, 0..1, including what no process accounts
+    /// for; see [`share_base`].
     pub share: f64,
     /// Number of files that it changed in the interval.
     pub files: u64,
+    /// Inodes that it created in the interval: files, directories, links; `None` if this backend does
+    /// not trace that here.
+    #[serde(default)]
+    pub inodes_created: Option<u64>,
+    /// Inodes whose last name it removed in the interval; `None` if this backend does not trace that.
+    #[serde(default)]
+    pub inodes_removed: Option<u64>,
     /// Failed writes in the interval.
     pub errors: WriteErrors,
     /// Its fsync calls; `None` without any, or if this backend does not time them.
@@ -272,6 +289,21 @@ pub struct Writer {
     /// largest growth first.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub on_behalf_of: Vec<OnBehalf>,
+    /// For a log daemon: the programs whose lines make up the end of the log that it writes, most
+    /// bytes first. They name themselves, so the names are not proven.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub log_senders: Vec<LogSender>,
+}
+
+/// A program that sends lines to a log daemon, as its lines say.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct LogSender {
+    /// The tag of its lines, usually the name of the program.
+    pub name: String,
+    /// The pid in its lines; `None` without one, or if they have different ones.
+    pub pid: Option<u32>,
+    /// Share of the bytes that were looked at, 0..1.
+    pub share: f64,
 }
 
 impl Writer {
@@ -295,6 +327,19 @@ impl Writer {
         let parent = self.parents.first().map(|parent| parent.comm.as_str());
         first.zip(parent).is_some_and(|(first, parent)| imports_image(first, parent))
     }
+}
+
+/// What a writer's share is a share of: everything that was taken, by those who took more than they gave
+/// back (`growths`, net, in any unit) and, if the volume's used space changed by more than they account
+/// for, by nobody known.
+#[must_use]
+pub fn share_base(growths: impl Iterator<Item = f64>, used_delta: f64) -> f64 {
+    let (mut taken, mut net) = (0.0, 0.0);
+    for growth in growths {
+        taken += growth.max(0.0);
+        net += growth;
+    }
+    taken + (used_delta - net).max(0.0)
 }
 
 /// Whether a process with this first argument and this parent unpacks a layer of an image. dockerd

@@ -11,8 +11,8 @@ use tracer_model::alert::{Engine, Event, EventKind, Rule, Severity};
 use tracer_model::forecast::Sample;
 use tracer_model::guard::{GuardConfig, Policy};
 use tracer_model::snapshot::{
-    Directory, Fsync, Group, GroupKind, GroupRow, Held, HeldKind, PathRow, Resident, Snapshot,
-    Victim, WriteErrors, Writer,
+    Directory, Fsync, Group, GroupKind, GroupRow, Held, HeldBy, HeldKind, PathRow, Resident,
+    Snapshot, Victim, WriteErrors, Writer,
 };
 
 /// Where the volume is mounted.
@@ -198,6 +198,9 @@ impl Play {
             processes.insert(act.pid);
             let share = if delta > 0.0 { (growth / delta).clamp(0.0, 1.0) } else { 0.0 };
             snapshot.writers.push(Writer {
+                thread: None,
+                inodes_created: Some(0),
+                inodes_removed: Some(0),
                 pid: act.pid,
                 start_time: Timestamp::UNIX_EPOCH,
                 comm: act.comm.to_owned(),
@@ -220,6 +223,7 @@ impl Play {
                 fsync: Some(Fsync { count: 1, max_ms: act.fsync_ms, p99_ms: act.fsync_ms }),
                 parents: vec![],
                 on_behalf_of: vec![],
+                log_senders: Vec::new(),
             });
             if enospc > 0 || act.fsync_ms > 100.0 {
                 snapshot.victims.push(Victim {
@@ -231,6 +235,10 @@ impl Play {
                 });
             }
             snapshot.paths.push(PathRow {
+                size_bytes: None,
+                growth_bytes_per_s: 0.0,
+                hidden: false,
+                hidden_by: None,
                 path: act.path.to_owned(),
                 path_in_container: None,
                 container: None,
@@ -252,6 +260,7 @@ impl Play {
         snapshot.residents = self.residents.clone();
         for (pid, bytes) in &self.held {
             snapshot.held.push(Held {
+                held_by: HeldBy::Descriptor,
                 pid: *pid,
                 comm: "holder".to_owned(),
                 fd: Some(3),
@@ -301,6 +310,7 @@ impl Play {
         }
         let now = snapshot.taken_at;
         snapshot.groups.push(GroupRow {
+            files_removed: 0,
             group: as_group(act.group),
             volume: MOUNT.to_owned(),
             processes: self.processes[act.group].len() as u64,

@@ -266,8 +266,8 @@ impl Prepared {
         // Fails if the target was restarted in a cgroup of the same path meanwhile.
         let _pins = Pins::open(&self.target.cgroups)?;
         outcome.freed_bytes = Some(truncate(file, dry_run)?);
-        if dry_run {
-            outcome.would.push(format!("truncate /proc/{}/fd/{} to 0", file.pid, file.fd));
+        if let (true, Some(fd)) = (dry_run, file.fd) {
+            outcome.would.push(format!("truncate /proc/{}/fd/{fd} to 0", file.pid));
         }
         Ok(())
     }

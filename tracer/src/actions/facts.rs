@@ -7,7 +7,7 @@ use std::path::Path;
 
 use anyhow::Context as _;
 use tracer_model::action::facts::{Facts, File, Method};
-use tracer_model::action::{Action, Process, Relation, Role};
+use tracer_model::action::{Action, Process, Relation, Role, protect};
 use tracer_model::sanitize;
 
 use super::members::{Scope, Table, ancestors, executable, table};
@@ -17,14 +17,18 @@ use super::{restart, terminate, unit};
 use crate::attribute::groups::Groups;
 use crate::attribute::process;
 use crate::measure::colocated;
+use crate::measure::open_files::{ScanInput, scan};
 use tracer_host::cgroup::Hierarchies;
+use tracer_host::mounts::{MountedVolume, served};
 use tracer_host::open_files::mount_lookup::MountLookup;
 use tracer_host::process::descriptors::strip_deleted;
 use tracer_host::process::pidfd::ProcessId;
 use tracer_host::process::status::Status;
 use tracer_host::users::Users;
-use tracer_host::{host_root, mounts, open_files};
+use tracer_host::{host_root, mounts};
 use tracer_kernel::fence;
+use tracer_kernel::open_files::{OpenFileReader, OpenFileSource};
+use tracer_model::sanitize::lossless_path;
 
 /// Gathers the facts about a target.
 ///
@@ -43,11 +47,19 @@ pub(crate) fn gather_facts(
     users.refresh();
     let ancestors = ancestors();
     let own = executable(std::process::id());
+    // Without it, only the name of a served filesystem is missing.
+    let mounted = mounts::read().unwrap_or_default();
     let processes = members
         .iter()
         .filter_map(|identity| {
-            let facts =
-                Context { target, table: &table, users: &users, ancestors: &ancestors, own };
+            let facts = Context {
+                target,
+                table: &table,
+                users: &users,
+                ancestors: &ancestors,
+                own,
+                mounted: &mounted,
+            };
             facts.process(*identity, groups, &files)
         })
         .collect();
@@ -56,9 +68,27 @@ pub(crate) fn gather_facts(
         processes,
         methods: methods(target, hierarchies),
         restart: restart::policy(target),
-        warnings: warnings(target, hierarchies, &pids),
+        warnings: warnings(target, hierarchies, &pids)
+            .into_iter()
+            .chain(database_server(target, &table))
+            .collect(),
         files,
     })
+}
+
+/// Says that only a part of a database server is meant, if the named process is a child of one.
+fn database_server(target: &Target, table: &Table) -> Option<String> {
+    let Scope::Tree(roots) = &target.scope else { return None };
+    let [root] = roots.as_slice() else { return None };
+    let ppid = table.get(&root.identity.pid)?.ppid;
+    let parent = table.get(&ppid)?;
+    protect::matching_rule(protect::DATABASES, &parent.comm)?;
+    Some(format!(
+        "{} is a child of the database {} ({ppid}); the server's other processes are not affected. For \
+         the whole server: filltop stop {ppid}",
+        root.identity.pid,
+        sanitize::display(&parent.comm)
+    ))
 }
 
 struct Context<'a> {
@@ -67,6 +97,8 @@ struct Context<'a> {
     users: &'a Users,
     ancestors: &'a BTreeSet<u32>,
     own: Option<(u64, u64)>,
+    /// The volumes, to find those that a process serves.
+    mounted: &'a [MountedVolume],
 }
 
 impl Context<'_> {
@@ -112,6 +144,7 @@ impl Context<'_> {
             ignores_term: ignores(first, status.ignored_signals(), status.caught_signals()),
             relation,
             databases,
+            serves: served::served_by(pid, self.mounted).as_deref().map(lossless_path),
             role: self.target.roles.get(&pid).copied().unwrap_or(below),
         })
     }
@@ -125,17 +158,27 @@ fn ignores(first: bool, ignored: Option<u64>, caught: Option<u64>) -> bool {
     has(ignored) == Some(true) || first && has(caught) == Some(false)
 }
 
-/// Returns the files that the processes have open for writing, and deleted files that they have open;
-/// one row per file.
+/// Returns the files that the processes have open or mapped for writing, and deleted files that they
+/// hold; one row per file.
 fn files(pids: &BTreeSet<u32>) -> anyhow::Result<Vec<File>> {
     let volumes = mounts::read().context("cannot read /proc/self/mountinfo: is /proc mounted?")?;
     let lookup = MountLookup::new(&volumes);
-    let open = open_files::from_proc(&lookup);
+    let mut reader = OpenFileReader::load()
+        .inspect_err(|error| tracing::debug!("open files are read from /proc: {error:#}"))
+        .ok();
+    let scan = scan(ScanInput {
+        source: reader.as_mut().map(|reader| reader as &mut dyn OpenFileSource),
+        volumes: &volumes,
+        lookup: &lookup,
+        names: &mut |_| None,
+        want_mappings: true,
+    });
+    let open = scan.open;
     let mut files: BTreeMap<_, File> = BTreeMap::new();
     for file in open.files.iter().filter(|file| pids.contains(&file.pid)) {
         let Some(volume) = volumes.iter().find(|volume| volume.dev == file.dev) else { continue };
         let text = |path: &Path| sanitize::lossless(path.as_os_str().as_bytes());
-        files.entry(file.key()).or_insert_with(|| {
+        let known = files.entry(file.key()).or_insert_with(|| {
             let (paths, link) = (lookup.paths(file), strip_deleted(&file.link));
             File {
                 link: (link != paths.host).then(|| text(link)),
@@ -147,12 +190,20 @@ fn files(pids: &BTreeSet<u32>) -> anyhow::Result<Vec<File>> {
                 pid: file.pid,
                 fd: file.fd,
                 others: Vec::new(),
+                kernel: false,
             }
         });
+        if known.fd.is_none() && file.fd.is_some() {
+            (known.pid, known.fd) = (file.pid, file.fd);
+        }
     }
     for file in open.files.iter().filter(|file| !pids.contains(&file.pid)) {
         if let Some(ours) = files.get_mut(&file.key()) {
-            ours.others.push(file.pid);
+            if file.pid == 0 {
+                ours.kernel = true;
+            } else if ours.others.last() != Some(&file.pid) {
+                ours.others.push(file.pid);
+            }
         }
     }
     Ok(files.into_values().collect())

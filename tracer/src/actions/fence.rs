@@ -171,8 +171,9 @@ mod tests {
             bytes: 1,
             deleted: false,
             pid: 7,
-            fd: 3,
+            fd: Some(3),
             others: Vec::new(),
+            kernel: false,
         }
     }
 

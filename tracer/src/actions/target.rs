@@ -30,7 +30,8 @@ pub(crate) enum Reach {
     Alone,
     /// The process and its descendants
     Tree,
-    /// The same, and the parents that forked it without an exec in between
+    /// The same, and the parents that forked it without an exec in between, unless they are a
+    /// database server, of which only the named process is meant
     #[default]
     #[value(name = "forker")]
     ForkingParent,
@@ -136,7 +137,9 @@ fn forking_parent(child: ProcessId, table: &Table) -> Option<UniqueProcessId> {
     let ppid = table.get(&child.pid)?.ppid;
     let parent = table.get(&ppid).filter(|parent| ppid > 1 && !parent.ended)?;
     let interactive = parent.tty != 0 && parent.session == ppid;
-    let protected = protect::matching_rule(protect::PROTECTED_NAMES, &parent.comm).is_some();
+    // Acting on a database's child must not silently mean the whole server.
+    let rules = [protect::PROTECTED_NAMES, protect::DATABASES];
+    let protected = rules.iter().any(|rules| protect::matching_rule(rules, &parent.comm).is_some());
     let same = executable(ppid).is_some_and(|program| executable(child.pid) == Some(program))
         && stack(ppid) > 1
         && stack(child.pid) == stack(ppid);

@@ -102,6 +102,9 @@ fn file(file: &File, units: Units, charset: Charset) -> String {
     let safe = |text: &str| display_for(text, charset).into_owned();
     let frees = match (file.deleted, file.others.is_empty()) {
         (false, _) => "not deleted: terminating the process frees nothing".to_owned(),
+        (true, true) if file.kernel => {
+            "deleted, but the kernel also holds it (a loop device, or swap space)".to_owned()
+        }
         (true, true) => "deleted: freed when the process exits".to_owned(),
         (true, false) => {
             let also = if file.others.len() == 1 { "also holds" } else { "also hold" };
@@ -316,6 +319,7 @@ mod tests {
             ignores_term: pid == 70,
             relation: Relation::default(),
             databases: Vec::new(),
+            serves: None,
             role: Role::Member,
         }
     }
@@ -329,8 +333,9 @@ mod tests {
             bytes,
             deleted,
             pid: 70,
-            fd: 3,
+            fd: Some(3),
             others: others.to_vec(),
+            kernel: false,
         }
     }
 

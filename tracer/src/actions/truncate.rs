@@ -16,7 +16,8 @@ use tracer_model::sanitize;
 /// # Errors
 /// If the descriptor is another file by now, if the file has a name, and system errors.
 pub(crate) fn truncate(file: &facts::File, dry: bool) -> anyhow::Result<u64> {
-    let link = format!("/proc/{}/fd/{}", file.pid, file.fd);
+    let fd = file.fd.context("no descriptor leads to the file")?;
+    let link = format!("/proc/{}/fd/{fd}", file.pid);
     let target = std::fs::read_link(&link).with_context(|| format!("{link} has been closed"))?;
     let path = tracer_host::process::descriptors::strip_deleted(&target);
     // Without the suffix, the file was removed from a lower layer without the overlay's knowledge:
@@ -66,8 +67,9 @@ mod tests {
             bytes: 1 << 20,
             deleted: true,
             pid: std::process::id(),
-            fd: held.as_raw_fd(),
+            fd: Some(held.as_raw_fd()),
             others: Vec::new(),
+            kernel: false,
         };
         assert!(
             truncate(&file, false).unwrap_err().to_string().contains("no longer a deleted file")

@@ -28,6 +28,8 @@ const UNUSED_INTERVALS: u64 = 120;
 pub struct Process {
     /// Name as in /proc/PID/comm, at most 15 bytes.
     pub comm: String,
+    /// Name of the thread that was last seen writing; `None` if unknown.
+    thread: Option<String>,
     /// The executable's file, to be resolved to a path; `None` for kernel threads.
     pub exe: Option<FileKey>,
     /// The executable's path from /proc, if the eBPF side sent no record.
@@ -44,6 +46,14 @@ pub struct Process {
     ended_in: u64,
     /// Whether it was described: `false` for one that exited before it could be read.
     is_described: bool,
+}
+
+impl Process {
+    /// Name of the thread that was last seen writing, if it differs from the process's.
+    #[must_use]
+    pub(crate) fn thread(&self) -> Option<&str> {
+        self.thread.as_deref().filter(|thread| *thread != self.comm)
+    }
 }
 
 /// All writers. Keyed by pid and start time.
@@ -70,6 +80,7 @@ impl Processes {
         let ended = self.known.get(&record.proc).is_some_and(|process| process.ended);
         let mut process = Process {
             comm: comm(&record.comm),
+            thread: Some(comm(&record.thread)),
             exe: (record.exe != FileKey::default()).then_some(record.exe),
             exe_path: None,
             cmdline: cmdline(&record.cmdline[..len]),
@@ -123,11 +134,37 @@ impl Processes {
         &ancestry.chain
     }
 
+    /// Gives a known process another name.
+    pub(crate) fn rename(&mut self, proc: &ProcKey, name: &[u8]) {
+        if let Some(process) = self.known.get_mut(proc) {
+            let name = comm(name);
+            // If the main thread is the one that writes, it has the new name, too.
+            if process.thread.as_ref() == Some(&process.comm) {
+                process.thread = Some(name.clone());
+            }
+            process.comm = name;
+        }
+    }
+
+    /// Records the name of the thread that writes.
+    pub(crate) fn set_thread(&mut self, proc: &ProcKey, name: &[u8]) {
+        if let Some(process) = self.known.get_mut(proc) {
+            process.thread = Some(comm(name));
+        }
+    }
+
     /// Marks a process as ended.
     pub(crate) fn mark_ended(&mut self, proc: &ProcKey) {
         let process = self.known.entry(*proc).or_default();
         process.ended = true;
         process.ended_in = self.interval;
+    }
+
+    /// The known processes that have ended since the interval began.
+    pub(crate) fn ended_now(&self) -> impl Iterator<Item = &ProcKey> {
+        let now = self.interval;
+        let ended = self.known.iter().filter(move |(_, one)| one.ended && one.ended_in == now);
+        ended.filter(|(_, one)| one.is_described).map(|(proc, _)| proc)
     }
 
     /// Describes a process. One that the eBPF side could not describe (the ring buffer was full) is
@@ -237,6 +274,30 @@ mod tests {
             processes.next_interval();
         }
         assert!(processes.ancestries.is_empty());
+    }
+
+    #[test]
+    fn the_thread_has_a_name_of_its_own_unless_it_is_the_main_thread() {
+        let mut processes = Processes::default();
+        let own = own();
+        let shown = |processes: &mut Processes| {
+            let process = processes.get(&own);
+            (process.comm.clone(), process.thread().map(str::to_owned))
+        };
+        processes.get(&own);
+        processes.rename(&own, b"mongod\0garbage");
+        assert_eq!(shown(&mut processes), ("mongod".to_owned(), None));
+        processes.set_thread(&own, b"mongod\0");
+        assert_eq!(shown(&mut processes), ("mongod".to_owned(), None));
+        processes.rename(&own, b"server\0");
+        assert_eq!(shown(&mut processes), ("server".to_owned(), None));
+        processes.set_thread(&own, b"WTJourn.Flusher\0");
+        processes.rename(&own, b"mongod\0");
+        let thread = Some("WTJourn.Flusher".to_owned());
+        assert_eq!(shown(&mut processes), ("mongod".to_owned(), thread));
+        let other = ProcKey { tgid: 0, ..own };
+        processes.rename(&other, b"nobody\0");
+        assert!(!processes.known.contains_key(&other), "only known processes are renamed");
     }
 
     #[test]

@@ -4,6 +4,7 @@ use crate::attribute::container_tmpfs::ContainerTmpfs;
 use crate::attribute::groups::Groups;
 use crate::attribute::groups::history::GroupHistory;
 use crate::attribute::paths::Names;
+use crate::attribute::places::Places;
 use crate::attribute::process::Processes;
 use crate::attribute::views::Views;
 use tracer_host::users::Users;
@@ -13,6 +14,8 @@ use tracer_host::users::Users;
 pub(super) struct Attribution {
     /// Resolves files to paths.
     pub(super) names: Names,
+    /// Finds the devices of paths in system calls.
+    pub(super) places: Places,
     /// Describes processes.
     pub(super) processes: Processes,
     /// Resolves user ids to names.

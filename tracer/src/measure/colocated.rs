@@ -89,7 +89,7 @@ pub fn find(
             databases.dedup();
             Some(Resident {
                 group,
-                volume: lossless_path(&volume.primary().mount_point),
+                volume: volume.name(),
                 processes: sum.pids.len() as u64,
                 files: sum.files.len() as u64,
                 bytes: sum.files.values().map(|file| file.bytes).sum(),

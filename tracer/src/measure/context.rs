@@ -4,10 +4,14 @@ use std::collections::HashMap;
 
 use jiff::Timestamp;
 use tracer_model::forecast::Forecast;
-use tracer_model::snapshot::{Backend, CountedBy, Gap, Held, Resident};
+use tracer_model::snapshot::{
+    Backend, BtrfsSpace, CountedBy, Gap, Parent, QuotaUse, Resident, Suspect,
+};
 
 use super::attribution::Attribution;
+use super::deleted_files::DeletedFiles;
 use super::recent_changes::RecentChanges;
+use super::turnovers::Turnovers;
 use crate::attribute::groups::volumes::Owner;
 use tracer_host::mounts::{MountedVolume, Space};
 
@@ -23,18 +27,22 @@ pub(super) struct Context<'a> {
     pub(super) backend: Backend,
     /// All mounted volumes.
     pub(super) volumes: Volumes<'a>,
-    /// Deleted-but-open files.
-    pub(super) held: Vec<Held>,
+    /// Files without a name that still take space.
+    pub(super) held: &'a DeletedFiles,
+    /// Processes with files open or mapped for writing, by device.
+    pub(super) suspects: &'a HashMap<u32, Vec<Suspect>>,
     /// Groups with files open for writing.
     pub(super) residents: Vec<Resident>,
     /// Describes the processes and files.
     pub(super) attribution: &'a mut Attribution,
     /// Recent changes of each volume's space.
     pub(super) recent: &'a mut RecentChanges,
+    /// Which directories come and go.
+    pub(super) turnovers: &'a mut Turnovers,
     /// Whether renames are traced.
     pub(super) traces_renames: bool,
-    /// Whether created and removed files are traced on every filesystem, not only on ext4.
-    pub(super) traces_files: bool,
+    /// Whether the removal of a regular file is part of its counters; else of the entries of its directory.
+    pub(super) unlinks_counted: bool,
 }
 
 /// A volume over one interval.
@@ -49,10 +57,22 @@ pub(super) struct VolumeState<'a> {
     pub(super) now: Space,
     /// Whether allocated and freed bytes are known here, not only written ones.
     pub(super) space_known: bool,
+    /// Whether created and removed inodes are traced here.
+    pub(super) inodes_traced: bool,
+    /// Whether it was full at some time in the interval.
+    pub(super) was_full: bool,
     /// Forecast of when it will be full.
     pub(super) forecast: Forecast,
     /// The container or pod that it belongs to.
     pub(super) owner: Owner,
+    /// How a btrfs divides its space.
+    pub(super) btrfs: Option<BtrfsSpace>,
+    /// Its fullest quotas, fullest first.
+    pub(super) quotas: Vec<QuotaUse>,
+    /// The process that serves a FUSE filesystem.
+    pub(super) served_by: Option<Parent>,
+    /// Path of the file behind a loop device.
+    pub(super) backing_file: Option<String>,
     /// At which level its writes are counted.
     pub(super) counted_by: Option<CountedBy>,
     /// Why they are not counted at the filesystem's own functions, if that can be changed.
@@ -60,6 +80,13 @@ pub(super) struct VolumeState<'a> {
 }
 
 impl VolumeState<'_> {
+    /// Change of the number of inodes in use over the interval; 0 if the volume was not mounted before.
+    pub(super) fn inodes_delta(&self) -> i64 {
+        let in_use = |space: &Space| space.inodes_total.saturating_sub(space.inodes_free);
+        self.before
+            .map_or(0, |before| in_use(&self.now).cast_signed() - in_use(&before).cast_signed())
+    }
+
     /// Change of the used space over the interval, bytes; 0 if the volume was not mounted before.
     pub(super) fn used_delta(&self) -> i64 {
         self.before.map_or(0, |before| self.now.used.cast_signed() - before.used.cast_signed())

@@ -1,31 +1,64 @@
-//! Deleted files that are still open, from /proc/PID/fd: what `lsof +L1` shows and `du` cannot see.
+//! Files without a name that still take space, and what holds them: what `lsof +L1` shows, and more,
+//! and `du` cannot see.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fs;
 use std::os::unix::ffi::OsStrExt as _;
 
 use tracer_model::sanitize;
 use tracer_model::sanitize::lossless_path;
-use tracer_model::snapshot::{Group, Held, HeldKind};
+use tracer_model::snapshot::{Group, Held, HeldBy, HeldKind};
 
+use super::open_files::OpenFileScan;
 use crate::attribute::groups::Groups;
 use tracer_host::mounts::MountedVolume;
+use tracer_host::open_files::OpenFile;
 use tracer_host::open_files::mount_lookup::MountLookup;
-use tracer_host::open_files::{OpenFile, OpenFiles};
 
-/// The result of one pass over all open files.
+/// The result of one scan.
 #[derive(Debug, Default)]
 pub struct DeletedFiles {
     /// One entry per file, largest first.
     pub files: Vec<Held>,
-    /// Number of processes whose descriptors could not be read for lack of privileges.
+    /// Number of processes whose open files could not be read completely for lack of privileges.
     pub unreadable: usize,
+    /// Whether processes are hidden: /proc does not even show their number.
+    pub hides_processes: bool,
+    /// Devices of the volumes whose files are all in `files`.
+    known: HashSet<u32>,
+    /// Space of the files whose holder is unknown, by device, bytes: for the volumes on which all files
+    /// without a name are known.
+    unknown_holder: HashMap<u32, u64>,
+}
+
+/// Name of the holder of a file whose holder is unknown.
+const NOBODY: &str = "?";
+
+impl DeletedFiles {
+    /// Space of all files of a volume, bytes; `None` if some of them may be unknown.
+    #[must_use]
+    pub fn bytes_on(&self, dev: u32) -> Option<u64> {
+        let on_it = self.files.iter().filter(|file| file.dev == Some(dev));
+        self.known.contains(&dev).then(|| on_it.map(|file| file.bytes).sum())
+    }
+
+    /// The part of it whose holder is unknown, bytes; `None` if that is unknown.
+    #[must_use]
+    pub fn unknown_holder_bytes_on(&self, dev: u32) -> Option<u64> {
+        self.unknown_holder.get(&dev).copied()
+    }
+
+    /// Whether files of some volume may be missing.
+    #[must_use]
+    pub fn is_incomplete(&self, volumes: &[MountedVolume]) -> bool {
+        volumes.iter().any(|volume| !self.known.contains(&volume.dev))
+    }
 }
 
 /// Selects the open files that have no name left. `before` is an earlier result, to detect growth.
 #[must_use]
 pub fn find(
-    open: &OpenFiles,
+    scan: &OpenFileScan,
     volumes: &[MountedVolume],
     lookup: &MountLookup,
     groups: &mut Groups,
@@ -33,14 +66,20 @@ pub fn find(
 ) -> DeletedFiles {
     let mut found: BTreeMap<_, Held> = BTreeMap::new();
     let mut last: Option<(u32, Option<Group>)> = None;
-    for file in open.files.iter().filter(|file| file.links == 0) {
+    for file in scan.open.files.iter().filter(|file| file.links == 0) {
         let Some(volume) = volumes.iter().find(|volume| volume.dev == file.dev) else { continue };
         if last.as_ref().is_none_or(|(pid, _)| *pid != file.pid) {
-            last = Some((file.pid, groups.of_pid(file.pid)));
+            let group = if file.pid == 0 { None } else { groups.of_pid(file.pid) };
+            last = Some((file.pid, group));
         }
         let group = || last.as_ref().and_then(|(_, group)| group.clone());
         let known = found.entry(file.key()).or_insert_with(|| row(file, volume, lookup, group()));
-        if known.holders.last() != Some(&file.pid) {
+        // The row shows a descriptor if there is one: the file can be truncated through it.
+        if file.held_by < known.held_by {
+            let holders = std::mem::take(&mut known.holders);
+            *known = Held { holders, ..row(file, volume, lookup, group()) };
+        }
+        if file.pid != 0 && !known.holders.contains(&file.pid) {
             known.holders.push(file.pid);
         }
     }
@@ -52,7 +91,25 @@ pub fn find(
         })
         .collect();
     files.sort_by(|a, b| b.bytes.cmp(&a.bytes).then_with(|| a.path.cmp(&b.path)));
-    DeletedFiles { files, unreadable: open.unreadable }
+    let mut unknown_holder: HashMap<u32, u64> = scan.complete.iter().map(|dev| (*dev, 0)).collect();
+    for file in files.iter().filter(|file| file.held_by == HeldBy::Unknown) {
+        if let Some(sum) = file.dev.and_then(|dev| unknown_holder.get_mut(&dev)) {
+            *sum += file.bytes;
+        }
+    }
+    let known = volumes.iter().map(|volume| volume.dev).filter(|dev| scan.knows_held(*dev));
+    DeletedFiles {
+        files,
+        unreadable: scan.open.unreadable.len(),
+        hides_processes: scan.hides_processes,
+        known: known.collect(),
+        unknown_holder,
+    }
+}
+
+/// Returns the name of a process, escaped; empty if it has exited.
+pub(super) fn name_of(pid: u32) -> String {
+    sanitize::lossless(fs::read(format!("/proc/{pid}/comm")).unwrap_or_default().trim_ascii_end())
 }
 
 fn grew(before: &DeletedFiles, now: &Held) -> bool {
@@ -79,20 +136,24 @@ fn row(
         .file_name()
         .and_then(|name| name.as_bytes().strip_prefix(b"#"))
         .is_some_and(|rest| !rest.is_empty() && rest.iter().all(u8::is_ascii_digit));
+    let comm = match &file.device {
+        Some(device) => device.clone(),
+        None if file.pid == 0 => NOBODY.to_owned(),
+        None => name_of(file.pid),
+    };
     Held {
+        held_by: file.held_by,
         pid: file.pid,
-        comm: sanitize::lossless(
-            fs::read(format!("/proc/{}/comm", file.pid)).unwrap_or_default().trim_ascii_end(),
-        ),
-        fd: Some(file.fd),
+        comm,
+        fd: file.fd,
         path: lossless_path(&paths.host),
         path_in_container: paths.in_container.as_deref().map(lossless_path),
         group,
-        volume: lossless_path(&volume.primary().mount_point),
+        volume: volume.name(),
         bytes: file.bytes,
         growing: false,
         kind: if anonymous { HeldKind::Anonymous } else { HeldKind::Deleted },
-        holders: vec![file.pid],
+        holders: Vec::new(),
         dev: Some(volume.dev),
         ino: file.overlay.is_none().then_some(file.ino),
     }
@@ -104,8 +165,8 @@ mod tests {
     use std::os::unix::fs::MetadataExt as _;
 
     use super::*;
+    use crate::measure::open_files::{ScanInput, scan};
     use tracer_host::mounts;
-    use tracer_host::open_files::from_proc;
 
     #[test]
     fn a_deleted_file_is_found_with_its_holder_and_exact_size() {
@@ -115,7 +176,16 @@ mod tests {
         file.sync_all().unwrap();
         let meta = file.metadata().unwrap();
         let (lookup, mut groups) = (MountLookup::new(&volumes), Groups::default());
-        let held = find(&from_proc(&lookup), &volumes, &lookup, &mut groups, None);
+        let scan = || {
+            scan(ScanInput {
+                source: None,
+                volumes: &volumes,
+                lookup: &lookup,
+                names: &mut |_| None,
+                want_mappings: true,
+            })
+        };
+        let held = find(&scan(), &volumes, &lookup, &mut groups, None);
         let ours: Vec<&Held> = held
             .files
             .iter()
@@ -126,7 +196,7 @@ mod tests {
         assert!(!ours[0].growing);
         file.write_all(&vec![7; 300_000]).unwrap();
         file.sync_all().unwrap();
-        let later = find(&from_proc(&lookup), &volumes, &lookup, &mut groups, Some(&held));
+        let later = find(&scan(), &volumes, &lookup, &mut groups, Some(&held));
         assert!(later.files.iter().any(|row| row.ino == Some(meta.ino()) && row.growing));
     }
 }

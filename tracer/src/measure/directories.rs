@@ -1,16 +1,18 @@
 //! Rolls the rows of files up to directories.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 
-use tracer_common::ProcFileKey;
+use tracer_common::{Entries, ProcFileKey};
 use tracer_model::sanitize;
+use tracer_model::sanitize::lossless_path;
 use tracer_model::snapshot::{Directory, PathRow};
 use tracer_model::tree::{Traffic, Tree};
 
 use super::context::{VolumeState, Volumes};
 use super::sums::per_second;
+use super::turnovers::Turnovers;
 use crate::attribute::paths::Names;
 
 /// Maximum number of directories listed per volume.
@@ -21,43 +23,64 @@ const MAX_DIRECTORIES: usize = 1_000;
 pub(super) struct Traced {
     /// Whether allocated and freed space is known.
     pub(super) space: bool,
-    /// Whether created and removed files are traced on every filesystem, not only on ext4.
-    pub(super) files: bool,
+    /// Whether the removal of a regular file is part of its counters; else of the entries of its directory.
+    pub(super) unlinks: bool,
+}
+
+/// The directories of all volumes.
+pub(super) struct Directories {
+    /// Their rows, hottest first.
+    pub(super) rows: Vec<Directory>,
+    /// Paths of those that come and go, whose parents are the useful level.
+    pub(super) passing: HashSet<String>,
 }
 
 /// Returns the traffic of each directory and volume, rolled up. `paths` are the files of the
-/// interval with their paths. `created` is the number of files created, keyed by process and
+/// interval with their paths. `created` has the inodes created and removed, keyed by process and
 /// directory.
 pub(super) fn directories(
     paths: &[(PathBuf, PathRow)],
-    created: &HashMap<ProcFileKey, u64>,
+    created: &HashMap<ProcFileKey, Entries>,
     volumes: &Volumes<'_>,
     names: &mut Names,
+    turnovers: &mut Turnovers,
     interval_s: f64,
     traced: Traced,
-) -> Vec<Directory> {
+) -> Directories {
     let by_name: HashMap<&str, &VolumeState<'_>> =
         volumes.iter().map(|state| (&*state.name, state)).collect();
     let mut trees: HashMap<&str, Tree> = HashMap::new();
     for ((volume, dir), traffic) in sums(paths) {
         let Some(state) = by_name.get(volume) else { continue };
-        trees.entry(&state.name).or_default().add(&below(dir, &state.name), &traffic);
+        let relative = below(dir, &state.volume.primary().mount_point);
+        trees.entry(&state.name).or_default().add(&relative, &traffic);
     }
-    for (key, count) in created {
+    for (key, entries) in created {
         let Some(VolumeState { volume, name, .. }) = volumes.get(key.dev) else { continue };
+        // There, a file that was removed is known by its own row, too, and the directory is not known.
+        let elsewhere = !traced.unlinks && volume.fs_type == "ext4";
+        let removed = if elsewhere { 0 } else { entries.removed };
+        let (created, removed) = (entries.created, removed);
+        if created + removed == 0 {
+            continue;
+        }
         let path = names
             .path(&key.file())
             .filter(|path| path.complete)
             .and_then(|path| volume.host_path(&path.path))
             .unwrap_or_else(|| volume.primary().mount_point.clone());
-        let traffic = Traffic { created: *count, ..Traffic::default() };
-        trees.entry(name).or_default().add(&below(&path, name), &traffic);
+        let traffic = Traffic { created, removed, ..Traffic::default() };
+        let relative = below(&path, &volume.primary().mount_point);
+        trees.entry(name).or_default().add(&relative, &traffic);
     }
-    let mut directories = Vec::new();
+    turnovers.watch(&volumes.iter().map(|state| state.volume.dev).collect(), interval_s);
+    let (mut directories, mut all_passing) = (Vec::new(), HashSet::new());
     for (name, tree) in trees {
-        let is_ext4 = by_name.get(name).is_some_and(|state| state.volume.fs_type == "ext4");
-        let traced = Traced { files: traced.files || is_ext4, ..traced };
-        directories.extend(rows(name, &tree, interval_s, traced));
+        let Some(state) = by_name.get(name) else { continue };
+        let passing = turnovers.passing(state.volume, &tree, interval_s);
+        directories.extend(rows(state, &tree, &passing, interval_s, traced.space));
+        let base = lossless_path(&state.volume.primary().mount_point);
+        all_passing.extend(passing.iter().map(|path| joined(&base, path)));
     }
     directories.sort_by(|a, b| {
         let traffic = |row: &Directory| row.inflow_bytes_per_s + row.outflow_bytes_per_s;
@@ -67,7 +90,7 @@ pub(super) fn directories(
             .then_with(|| a.path.len().cmp(&b.path.len()))
             .then_with(|| a.path.cmp(&b.path))
     });
-    directories
+    Directories { rows: directories, passing: all_passing }
 }
 
 /// Sums files up by volume and directory. Files of one directory are often adjacent, but not
@@ -86,35 +109,44 @@ fn sums(paths: &[(PathBuf, PathRow)]) -> HashMap<(&str, &Path), Traffic> {
     sums
 }
 
-/// The rows of one volume.
+/// The rows of one volume. `space`: whether freed space is traced.
 fn rows(
-    volume: &str,
+    state: &VolumeState<'_>,
     tree: &Tree,
+    passing: &HashSet<Vec<u8>>,
     interval_s: f64,
-    traced: Traced,
+    space: bool,
 ) -> impl Iterator<Item = Directory> {
-    tree.rows(MAX_DIRECTORIES).into_iter().map(move |row| {
-        let mut path = volume.trim_end_matches('/').to_owned();
-        if !row.path.is_empty() || path.is_empty() {
-            path.push('/');
-            path.push_str(&sanitize::lossless(&row.path));
-        }
+    let base = lossless_path(&state.volume.primary().mount_point);
+    let files = state.inodes_traced;
+    tree.rows(MAX_DIRECTORIES, |path| passing.contains(path)).into_iter().map(move |row| {
+        let path = joined(&base, &row.path);
         let Traffic { inflow, outflow, created, removed } = row.traffic;
         Directory {
             path,
-            volume: volume.to_owned(),
+            volume: state.name.clone(),
             inflow_bytes_per_s: per_second(inflow as f64, interval_s),
             outflow_bytes_per_s: per_second(outflow as f64, interval_s),
-            drain: (inflow > 0 && traced.space).then(|| outflow as f64 / inflow as f64),
-            files_created: (traced.files || created > 0).then_some(created),
-            files_removed: (traced.files || removed > 0).then_some(removed),
+            drain: (inflow > 0 && space).then(|| outflow as f64 / inflow as f64),
+            files_created: (files || created > 0).then_some(created),
+            files_removed: (files || removed > 0).then_some(removed),
             hot: row.hot,
         }
     })
 }
 
+/// The path of a directory, from the mount point and a path relative to it.
+fn joined(mount_point: &str, relative: &[u8]) -> String {
+    let mut path = mount_point.trim_end_matches('/').to_owned();
+    if !relative.is_empty() || path.is_empty() {
+        path.push('/');
+        path.push_str(&sanitize::lossless(relative));
+    }
+    path
+}
+
 /// A host path relative to the volume's mount point. A path that is not below it (another mount of
 /// the same volume) is returned whole.
-fn below(path: &Path, mount: &str) -> Vec<u8> {
+fn below(path: &Path, mount: &Path) -> Vec<u8> {
     path.strip_prefix(mount).unwrap_or(path).as_os_str().as_bytes().to_vec()
 }

@@ -2,7 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 
-use tracer_common::{Counters, ErrorKey, Errors, FileKey, ProcFileKey, WaitKey, Waits};
+use tracer_common::{Counters, Entries, ErrorKey, Errors, FileKey, ProcFileKey, WaitKey, Waits};
 
 /// Maximum number of (process, file) pairs with a row of their own in one interval: as many as a
 /// hash table of 2¹⁸ buckets takes, which is 17 MB. Beyond it, the smaller half is aggregated into
@@ -20,8 +20,9 @@ pub(super) struct IntervalCounts {
     pub(super) errors: HashMap<ErrorKey, Errors>,
     /// How long processes waited, keyed by process, device and kind.
     pub(super) waits: HashMap<WaitKey, Waits>,
-    /// Number of files created, keyed by process and directory.
-    pub(super) created: HashMap<ProcFileKey, u64>,
+    /// Inodes created and removed, keyed by process and directory. Without an inode number, the directory
+    /// is not known.
+    pub(super) created: HashMap<ProcFileKey, Entries>,
     /// Totals that no process or file could be assigned to.
     pub(super) other: Counters,
 }
@@ -76,6 +77,7 @@ impl IntervalCounts {
         sum.edquot += errors.edquot;
         sum.eio += errors.eio;
         sum.other += errors.other;
+        sum.short += errors.short;
     }
 
     /// Aggregates the half of the pairs with the fewest bytes.

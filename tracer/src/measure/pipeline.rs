@@ -6,16 +6,21 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use tracer_common::records::CGROUP_DEV;
-use tracer_model::snapshot::Snapshot;
+use tracer_common::{FileKey, ProcFileKey};
+use tracer_model::snapshot::{Snapshot, State};
+use tracer_model::verdict;
 
 use super::attribution::Attribution;
 use super::build;
 use super::context::{Context, Volumes};
+use super::failures;
 use super::interval::IntervalCounts;
-use super::open_file_scan::OpenFileScan;
 use super::recent_changes::RecentChanges;
+use super::scans::{Purpose, Scans};
 use super::sources::Sources;
 use super::space_sampler::SpaceSampler;
+use super::suspects;
+use super::turnovers::Turnovers;
 use super::volume_tracker::VolumeTracker;
 use tracer_host::clock;
 use tracer_kernel::TracerOptions;
@@ -29,11 +34,18 @@ pub struct Pipeline {
     sources: Sources,
     volumes: VolumeTracker,
     sampler: SpaceSampler,
-    open_files: OpenFileScan,
+    open_files: Scans,
     attribution: Attribution,
     interval: Interval,
     /// Recent changes of each device's space, to detect blind volumes.
     recent: RecentChanges,
+    verdicts: verdict::Engine,
+    /// Which directories of each volume come and go.
+    turnovers: Turnovers,
+    /// Whether a volume grew in the last interval in a way that could not be attributed.
+    wants_suspects: bool,
+    /// Whether a volume filled up or was full in the last interval.
+    is_urgent: bool,
 }
 
 /// The interval that has begun.
@@ -64,16 +76,20 @@ impl Pipeline {
             sources: Sources::start(options)?,
             volumes: VolumeTracker::new(),
             sampler: SpaceSampler::default(),
-            open_files: OpenFileScan::default(),
+            open_files: Scans::default(),
             attribution: Attribution::default(),
             interval: Interval::begin(),
             recent: RecentChanges::default(),
+            verdicts: verdict::Engine::default(),
+            turnovers: Turnovers::default(),
+            wants_suspects: false,
+            is_urgent: false,
         };
         pipeline.refresh_volumes()?;
         // Discards what was counted while the hooks were attached one by one: not a full interval.
         pipeline.sample()?;
         // So that the first interval, too, can report which deleted files grow.
-        pipeline.scan_open_files(true);
+        pipeline.scan_open_files(Purpose::Fresh);
         pipeline.begin_interval();
         tracing::info!("tracing with {}", pipeline.sources.tracer.write_backend().name());
         Ok(pipeline)
@@ -90,7 +106,7 @@ impl Pipeline {
             tracing::warn!("{error:#}");
         }
         let Self { sources, attribution, volumes, .. } = self;
-        let Attribution { names, processes, groups, views, .. } = attribution;
+        let Attribution { names, processes, groups, views, places, .. } = attribution;
         sources.collector.records(|record| match record {
             Record::Name(name) if name.file.dev == CGROUP_DEV => groups.add_cgroup(&name),
             Record::Name(name) => names.insert(&name),
@@ -99,10 +115,15 @@ impl Pipeline {
                 groups.add_process(&process);
             }
             Record::Exit(proc) => processes.mark_ended(&proc),
+            Record::Renamed(proc, name) => processes.rename(&proc, &name),
+            Record::Thread(proc, name) => processes.set_thread(&proc, &name),
+            Record::Place(place) => places.insert(&place, views),
         });
+        places.end_batch();
         groups.assign_new(names, views, volumes.mounted());
         sources.tracer.flush_log();
         sources.overhead.tick(clock::instant(), &sources.tracer);
+        volumes.look_at_nearly_full();
     }
 
     /// Adds what was counted since the last sample to the interval. Blocks for some 20 ms.
@@ -112,12 +133,19 @@ impl Pipeline {
     pub fn sample(&mut self) -> anyhow::Result<()> {
         let began = SystemTime::now();
         let Sources { collector, tracer, .. } = &mut self.sources;
-        let deltas = collector.read(tracer.missed_by_kernel())?;
+        let mut deltas = collector.read(tracer.missed_by_kernel())?;
         // Immediately, so that counts and space are of the same time: at 100 MB/s each ms is 0.1 %.
-        let no_space = deltas.errors.iter().filter(|(_, errors)| errors.enospc > 0);
-        self.volumes.sample_space(clock::boottime_s(), no_space.map(|(key, _)| key.dev));
+        let writers = deltas.pairs.keys().map(|pair| (pair.tgid, pair.file()));
+        self.volumes.note_writers(writers);
+        let places = &self.attribution.places;
+        let no_space = failures::devices(&deltas.errors, places, |errors| {
+            errors.enospc > 0 || errors.short > 0
+        });
+        let no_quota = failures::devices(&deltas.errors, places, |errors| errors.edquot > 0);
+        self.volumes.sample_space(clock::boottime_s(), no_space, no_quota);
         // After the counts: a writer's record is sent before its bytes are counted.
         self.poll();
+        deltas.errors = failures::settle(&mut deltas, &self.attribution.places, &mut self.volumes);
         self.find_container_tmpfs(&deltas)?;
         self.add_to_interval(deltas, began);
         self.forget_evicted_names();
@@ -142,8 +170,12 @@ impl Pipeline {
         for (key, waits) in deltas.waits {
             counts.add_waits(key, &waits);
         }
-        for (key, count) in deltas.created {
-            *counts.created.entry(key).or_default() += count;
+        for (key, entries) in deltas.created {
+            let Some(dev) = attribution.places.device(&key.process(), key.dev) else { continue };
+            // ext4's own tracepoints count there.
+            if key.dev == dev || !volumes.is_ext4(dev) {
+                counts.created.entry(ProcFileKey { dev, ..key }).or_default().add(&entries);
+            }
         }
         for (key, errors) in deltas.errors {
             counts.add_errors(key, &errors);
@@ -173,14 +205,20 @@ impl Pipeline {
         self.sample()?;
         self.refresh_volumes()?;
         self.attribution.users.refresh();
-        self.scan_open_files(fresh_held);
-        let Self { sources, volumes, open_files, attribution, interval, recent, .. } = self;
+        self.scan_open_files(match fresh_held {
+            true => Purpose::Fresh,
+            false if self.wants_suspects => Purpose::Suspects,
+            false if self.is_urgent => Purpose::Urgent,
+            false => Purpose::Periodic,
+        });
+        let Self { sources, volumes, open_files, attribution, interval, recent, turnovers, .. } =
+            self;
         let tracer = &sources.tracer;
         let interval_s = interval.started.elapsed().as_secs_f64();
         let own_cpu =
             (interval_s > 0.0).then(|| (clock::own_cpu_s() - interval.cpu_at_start_s) / interval_s);
         let sampled_fs_types = volumes.sampled(tracer).map(|volume| volume.fs_type.clone());
-        let snapshot = build::build(
+        let mut snapshot = build::build(
             &interval.counts,
             Context {
                 host: &sources.host,
@@ -189,13 +227,20 @@ impl Pipeline {
                 backend: sources.backend(sampled_fs_types.collect(), own_cpu),
                 volumes: Volumes::new(volumes.states(tracer, &mut attribution.groups)),
                 held: open_files.held(),
+                suspects: open_files.suspects(),
                 residents: open_files.residents(),
                 traces_renames: tracer.follows_renames(),
-                traces_files: tracer.times_every_fsync(),
+                unlinks_counted: tracer.traces_directories(),
                 attribution,
                 recent,
+                turnovers,
             },
         );
+        self.wants_suspects = snapshot.volumes.iter().any(suspects::are_wanted);
+        self.verdicts.judge(&mut snapshot);
+        self.is_urgent = snapshot.volumes.iter().any(|volume| {
+            volume.verdict.as_ref().is_some_and(|verdict| verdict.state != State::Calm)
+        });
         self.begin_interval();
         Ok(Arc::new(snapshot))
     }
@@ -229,9 +274,15 @@ impl Pipeline {
         Ok(())
     }
 
-    fn scan_open_files(&mut self, now: bool) {
-        let groups = &mut self.attribution.groups;
-        let tracer = &mut self.sources.tracer;
-        self.open_files.refresh(now, tracer, self.volumes.mounted(), groups);
+    fn scan_open_files(&mut self, purpose: Purpose) {
+        let Self { sources, volumes, open_files, attribution, .. } = self;
+        let Attribution { groups, names, .. } = attribution;
+        let mounted = volumes.mounted();
+        let mut path = |file: &FileKey| {
+            let found = names.path(file).filter(|found| found.complete)?;
+            let volume = mounted.iter().find(|volume| volume.dev == file.dev)?;
+            volume.host_path(&found.path)
+        };
+        open_files.refresh(purpose, &mut sources.tracer, mounted, groups, &mut path);
     }
 }

@@ -7,11 +7,15 @@ use tracer_common::{FileKey, slot_flags};
 use tracer_model::forecast::Outcome;
 use tracer_model::sanitize;
 use tracer_model::sanitize::lossless_path;
-use tracer_model::snapshot::{Blind, Group, OnBehalf, PathRow, Volume, Writer};
+use tracer_model::snapshot::{
+    Blind, Group, OnBehalf, PathRow, Volume, Writer, share_base, space_is_late,
+};
 
 use super::attribution::Attribution;
 use super::context::{Context, VolumeState, Volumes};
+use super::shown_files;
 use super::sums::{FileSum, Sums, WriterKey, WriterSum, explained, per_second, signed_growth};
+use super::suspects;
 use crate::attribute::groups::logs;
 use crate::attribute::paths::Names;
 use crate::attribute::process::Process;
@@ -20,6 +24,9 @@ use crate::attribute::renames::Candidate;
 use tracer_host::clock;
 use tracer_host::mounts::MountedVolume;
 use tracer_host::process::descriptors;
+
+/// Growth of used space beyond what is attributed that a filesystem needs for itself, bytes.
+const MIN_UNATTRIBUTED_BYTES: i64 = 1 << 20;
 
 /// Returns one row per volume, most endangered first.
 pub(super) fn volume_rows(
@@ -57,9 +64,12 @@ fn volume_row(
     let sum = sums.volume(volume.dev);
     let growth = signed_growth(&sum);
     let explained = before.filter(|_| *space_known).and_then(|_| explained(delta, growth));
+    // The growth that is shown and the time to full must agree.
+    let is_more_than_attributed = blind.is_some()
+        || (!space_is_late(&volume.fs_type)
+            && delta.saturating_sub(growth) > (delta / 10).max(MIN_UNATTRIBUTED_BYTES));
     let interval = forecast.outcome.interval_s();
-    let held = context.held.iter().filter(|held| held.volume == *name);
-    Volume {
+    let mut row = Volume {
         mount_point: name.clone(),
         mount_points: volume.mounts.iter().map(|mount| lossless_path(&mount.mount_point)).collect(),
         device: sanitize::lossless(volume.source.as_bytes()),
@@ -70,13 +80,13 @@ fn volume_row(
         reserved_bytes: now.reserved,
         inodes_total: now.inodes_total,
         inodes_free: now.inodes_free,
-        held_bytes: Some(held.map(|held| held.bytes).sum()),
+        held_bytes: context.held.bytes_on(volume.dev),
         written_bytes: sum.written,
         allocated_bytes: space_known.then_some(sum.allocated),
         freed_bytes: space_known.then_some(sum.freed),
         used_delta_bytes: delta,
         growth_bytes_per_s: per_second(
-            if *space_known && blind.is_none() { growth as f64 } else { delta as f64 },
+            if *space_known && !is_more_than_attributed { growth as f64 } else { delta as f64 },
             context.interval_s,
         ),
         explained,
@@ -93,7 +103,25 @@ fn volume_row(
         counted_by: state.counted_by,
         gap: state.gap,
         blind,
+        verdict: None,
+        btrfs: state.btrfs,
+        quotas: state.quotas.clone(),
+        held_unknown_bytes: context.held.unknown_holder_bytes_on(volume.dev),
+        inodes_delta: state.inodes_delta(),
+        was_full: state.was_full,
+        served_by: state.served_by.clone(),
+        backing_file: state.backing_file.clone(),
+        suspects: Vec::new(),
+        no_eta: match forecast.outcome {
+            Outcome::DoesNotFill { reason } => Some(reason),
+            Outcome::Full { .. } | Outcome::Fills { .. } => None,
+        },
+        hidden: volume.is_hidden(),
+    };
+    if suspects::are_wanted(&row) {
+        row.suspects = context.suspects.get(&volume.dev).cloned().unwrap_or_default();
     }
+    row
 }
 
 /// Returns one row per writer, largest growth first, each with the milliseconds that it waited.
@@ -103,19 +131,22 @@ pub(super) fn writer_rows(
     context: &mut Context<'_>,
 ) -> Vec<(Writer, f64)> {
     let mut rows: Vec<(Writer, f64)> = Vec::with_capacity(sums.writers.len());
+    let taken = taken(sums, blind, &context.volumes);
     for (key, sum) in &sums.writers {
-        if let Some(row) = writer_row(key, sum, sums, blind, context) {
+        if let Some(row) = writer_row(key, sum, &taken, context) {
             rows.push((row, sum.waited.waiting_ms));
         }
     }
     let mut held: HashMap<(u32, &str), u64> = HashMap::new();
-    for file in &context.held {
+    for file in &context.held.files {
         for holder in &file.holders {
             *held.entry((*holder, file.volume.as_str())).or_default() += file.bytes;
         }
     }
     for (row, _) in &mut rows {
-        row.held_bytes = Some(held.get(&(row.pid, row.volume.as_str())).copied().unwrap_or(0));
+        let sum = held.get(&(row.pid, row.volume.as_str())).copied();
+        // A process without any may be one that could not be inspected.
+        row.held_bytes = sum.or((context.held.unreadable == 0).then_some(0));
     }
     rows.sort_by(|(a, _), (b, _)| {
         b.growth_bytes_per_s
@@ -127,35 +158,47 @@ pub(super) fn writer_rows(
     rows
 }
 
+/// Growth of a writer, bytes; the written bytes if space is not traced.
+fn growth_of(sum: &WriterSum, traced: bool) -> f64 {
+    if traced { signed_growth(&sum.counters) as f64 } else { sum.counters.written as f64 }
+}
+
+/// What was taken on each volume, bytes, keyed by device: what shares are shares of.
+fn taken(sums: &Sums, blind: &HashMap<u32, Blind>, volumes: &Volumes<'_>) -> HashMap<u32, f64> {
+    let mut growths: HashMap<u32, Vec<f64>> = HashMap::new();
+    for ((_, dev), sum) in &sums.writers {
+        let traced = volumes.get(*dev).is_some_and(|state| state.space_known);
+        growths.entry(*dev).or_default().push(growth_of(sum, traced));
+    }
+    let all = growths.into_iter().map(|(dev, growths)| {
+        let state = volumes.get(dev);
+        let used = state.map_or(0, VolumeState::used_delta) as f64;
+        let is_late = state.is_none_or(|state| space_is_late(&state.volume.fs_type));
+        let prompt = if is_late && !blind.contains_key(&dev) { 0.0 } else { used };
+        (dev, share_base(growths.into_iter(), prompt))
+    });
+    all.collect()
+}
+
 /// The row of one writer, without the space that it holds; `None` if its volume is not mounted.
 fn writer_row(
     (proc, dev): &WriterKey,
     sum: &WriterSum,
-    sums: &Sums,
-    blind: &HashMap<u32, Blind>,
+    taken: &HashMap<u32, f64>,
     context: &mut Context<'_>,
 ) -> Option<Writer> {
     let Context { volumes, attribution, interval_s, .. } = context;
     let state = volumes.get(*dev)?;
     let process = attribution.processes.get(proc).clone();
     let traced = state.space_known;
-    let total = sums.volume(*dev);
-    // Growth if it is traced, written bytes otherwise.
-    let (part, seen) = if traced {
-        (signed_growth(&sum.counters) as f64, signed_growth(&total) as f64)
-    } else {
-        (sum.counters.written as f64, total.written as f64)
-    };
-    // On a blind volume, shares are of the whole change: a visible writer must not be charged with
-    // growth that was not traced.
-    let whole = match blind.get(dev) {
-        Some(_) => seen.max(state.used_delta() as f64),
-        None => seen,
-    };
+    let part = growth_of(sum, traced);
+    // A visible writer must not be charged with growth that was not traced.
+    let whole = taken.get(dev).copied().unwrap_or(0.0);
     let row = Writer {
         pid: proc.tgid,
         start_time: clock::at_boottime(proc.start_ns),
         exe: executable(&process, volumes, &mut attribution.names),
+        thread: process.thread().map(str::to_owned),
         comm: process.comm,
         cmdline: process.cmdline,
         uid: process.uid,
@@ -171,10 +214,13 @@ fn writer_row(
         growth_bytes_per_s: per_second(part, *interval_s),
         share: if whole > 0.0 { (part / whole).clamp(0.0, 1.0) } else { 0.0 },
         files: sum.files.len() as u64,
+        inodes_created: state.inodes_traced.then_some(sum.created),
+        inodes_removed: sum.removed.filter(|_| state.inodes_traced),
         errors: sum.errors,
         fsync: sum.waited.fsync,
         parents: attribution.processes.parents(proc),
         on_behalf_of: Vec::new(),
+        log_senders: Vec::new(),
     };
     Some(Writer { on_behalf_of: on_behalf(&row, sum, traced, *interval_s), ..row })
 }
@@ -217,7 +263,7 @@ fn on_behalf(row: &Writer, sum: &WriterSum, traced: bool, interval_s: f64) -> Ve
     rows
 }
 
-/// Returns one row per file with its host path, most written first, and the container of each file
+/// Returns one row per file with its host path, largest growth first, and the container of each file
 /// that is a container's log.
 pub(super) fn path_rows(
     files: &HashMap<FileKey, FileSum>,
@@ -234,7 +280,13 @@ pub(super) fn path_rows(
         let path_text = lossless_path(&path);
         let (path_in_container, container) = in_container(key, sum, &path, context).unzip();
         let log_of = log_of(&path_text, sum, context);
+        let sum_growth =
+            if traced { signed_growth(&sum.counters) as f64 } else { sum.counters.written as f64 };
         let row = PathRow {
+            size_bytes: None,
+            growth_bytes_per_s: per_second(sum_growth, context.interval_s),
+            hidden: false,
+            hidden_by: None,
             path: path_text,
             path_in_container,
             container: container.flatten(),
@@ -251,12 +303,11 @@ pub(super) fn path_rows(
         };
         rows.push((key, path, row));
     }
-    rows.sort_by(|(_, _, a), (_, _, b)| {
-        b.written_bytes.cmp(&a.written_bytes).then_with(|| a.path.cmp(&b.path))
-    });
+    rows.sort_by(|(_, _, a), (_, _, b)| PathRow::by_growth(a, b));
     if !context.traces_renames {
         follow_renames(&mut rows);
     }
+    shown_files::complete(&mut rows, &context.volumes);
     let logs = rows.iter().filter_map(|(key, _, row)| Some((**key, row.log_of.clone()?))).collect();
     (rows.into_iter().map(|(_, path, row)| (path, row)).collect(), logs)
 }

@@ -2,7 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 
-use tracer_common::{Counters, FileKey, ProcKey};
+use tracer_common::{Counters, Entries, FileKey, ProcKey};
 use tracer_model::snapshot::{Group, WriteErrors};
 
 use super::context::Volumes;
@@ -13,14 +13,45 @@ use super::waits::{WaitTime, wait_times};
 pub(super) type WriterKey = (ProcKey, u32);
 
 /// Sums of one writer on one volume.
-#[derive(Default)]
 pub(super) struct WriterSum {
     pub(super) counters: Counters,
     pub(super) files: HashSet<FileKey>,
     pub(super) errors: WriteErrors,
+    /// Inodes that it created.
+    pub(super) created: u64,
+    /// Inodes that it removed; `None` if some of its calls may have removed others.
+    pub(super) removed: Option<u64>,
     pub(super) waited: WaitTime,
     /// The part of its counters that went to the logs of containers, by container.
     pub(super) logs: HashMap<Group, Counters>,
+}
+
+impl Default for WriterSum {
+    fn default() -> Self {
+        Self {
+            counters: Counters::default(),
+            files: HashSet::new(),
+            errors: WriteErrors::default(),
+            created: 0,
+            removed: Some(0),
+            waited: WaitTime::default(),
+            logs: HashMap::new(),
+        }
+    }
+}
+
+impl WriterSum {
+    /// Whether it changed something, and did not only fail or wait.
+    pub(super) fn is_active(&self) -> bool {
+        let changed = !self.files.is_empty() || !self.counters.is_zero();
+        changed || self.created > 0 || self.removed != Some(0)
+    }
+
+    fn add_entries(&mut self, entries: &Entries) {
+        self.created += entries.created;
+        let removed = self.removed.filter(|_| entries.renamed == 0);
+        self.removed = removed.map(|removed| removed + entries.removed);
+    }
 }
 
 /// Sums of one file.
@@ -41,8 +72,14 @@ pub(super) struct Sums {
 
 impl Sums {
     /// Sums up the counts of an interval. Counts on devices that are not volumes (memfd, container
-    /// internals) are ignored. `jiffy_ms` is the length of a jiffy.
-    pub(super) fn of(counts: &IntervalCounts, volumes: &Volumes<'_>, jiffy_ms: f64) -> Self {
+    /// internals) are ignored. `unlinks` is [`Context::unlinks_counted`](super::context::Context), `jiffy_ms`
+    /// the length of a jiffy.
+    pub(super) fn of(
+        counts: &IntervalCounts,
+        volumes: &Volumes<'_>,
+        unlinks: bool,
+        jiffy_ms: f64,
+    ) -> Self {
         let mut sums = Self::default();
         for (pair, counters) in counts.pairs().iter().filter(|(pair, _)| volumes.contains(pair.dev))
         {
@@ -62,11 +99,21 @@ impl Sums {
         for (key, errors) in counts.errors.iter().filter(|(key, _)| volumes.contains(key.dev)) {
             let proc = ProcKey { start_ns: key.start_ns, tgid: key.tgid, pad: 0 };
             sums.writers.entry((proc, key.dev)).or_default().errors = WriteErrors {
+                short: errors.short,
                 enospc: errors.enospc,
                 edquot: errors.edquot,
                 eio: errors.eio,
                 other: errors.other,
             };
+        }
+        for (key, entries) in counts.created.iter().filter(|(key, _)| volumes.contains(key.dev)) {
+            sums.writers.entry((key.process(), key.dev)).or_default().add_entries(entries);
+        }
+        if unlinks {
+            for writer in sums.writers.values_mut() {
+                let unlinked = u64::from(writer.counters.unlinked);
+                writer.removed = writer.removed.map(|removed| removed + unlinked);
+            }
         }
         sums.add_waits(wait_times(&counts.waits, volumes, jiffy_ms));
         sums

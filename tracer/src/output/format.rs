@@ -2,7 +2,8 @@
 
 use tracer_model::sanitize::{Charset, display_for};
 use tracer_model::snapshot::{
-    BlindCause, Group, GroupKind, Held, LimitKind, PathRow, Resident, Snapshot, Volume, Writer,
+    BlindCause, Group, GroupKind, Held, HeldBy, LimitKind, PathRow, Resident, Snapshot, Volume,
+    Writer,
 };
 use tracer_model::units::Units;
 use tracer_model::{sanitize, units};
@@ -102,6 +103,21 @@ pub fn held_path(file: &Held, charset: Charset) -> String {
     }
 }
 
+/// What holds a held file, in short: the descriptor's number, or another way.
+#[must_use]
+pub fn held_through(file: &Held) -> String {
+    let way = match (file.held_by, file.fd) {
+        (_, Some(fd)) => return fd.to_string(),
+        (HeldBy::Descriptor | HeldBy::Mapping, None) => "mmap",
+        (HeldBy::LoopDevice, None) => "loop",
+        (HeldBy::Swap, None) => "swap",
+        (HeldBy::Kernel, None) => "kernel",
+        (HeldBy::Socket, None) => "socket",
+        (HeldBy::Unknown, None) => units::UNKNOWN,
+    };
+    way.to_owned()
+}
+
 /// The command line without the program's directory, or the kernel's short name in brackets as in
 /// `ps`; marked if the process has exited.
 #[must_use]
@@ -145,15 +161,18 @@ pub fn log_cure(container: &Group) -> &'static str {
 }
 
 /// The display name of a file: for a file of a container its path inside, `web-a:/data/a.log`; for
-/// a container's log the container; for all others the host's path.
+/// a container's log the container; for all others the host's path, and what hides it.
 #[must_use]
 pub fn file(path: &PathRow, charset: Charset) -> String {
     let safe = |text: &str| display_for(text, charset).into_owned();
     if let Some(container) = &path.log_of {
         return format!("{}: {}", log_of(container, charset), safe(&path.path));
     }
-    match (&path.container, &path.path_in_container) {
-        (Some(container), Some(inside)) => format!("{}:{}", safe(container), safe(inside)),
+    match (&path.container, &path.path_in_container, &path.hidden_by) {
+        (Some(container), Some(inside), _) => format!("{}:{}", safe(container), safe(inside)),
+        (_, _, Some(by)) => {
+            format!("{} (hidden by the mount at {})", safe(&path.path), safe(by))
+        }
         _ => safe(&path.path),
     }
 }

@@ -247,7 +247,7 @@ fn trend_value(snapshot: &Snapshot, key: &RowKey) -> Option<f64> {
             .paths
             .iter()
             .find(|row| row.ino == *ino && row.dev == *dev && row.path == *path)
-            .map(|row| row.written_bytes as f64 / snapshot.interval_s),
+            .map(|row| row.growth_bytes_per_s),
         RowKey::Held { pid, fd, path } => snapshot
             .held
             .iter()

@@ -12,7 +12,7 @@ use super::layout;
 use super::layout::Layout;
 use super::panes::table::TableContent;
 use super::panes::{
-    Painter, detail, draw_page, footer, header, menu, pages, table, tabs, volumes, wrap,
+    Painter, detail, draw_page, footer, header, menu, pages, table, tabs, verdict, volumes, wrap,
 };
 use super::query::Query;
 use super::rows::Rows;
@@ -34,6 +34,9 @@ pub fn draw(snapshot: &Snapshot, state: &UiState, frame: &mut Frame<'_>) {
     let item = rows.rows.get(state.cursor).filter(|_| !state.selection_missing).map(|row| row.item);
     header::draw(painter, layout.header, snapshot, state);
     volumes::draw(painter, layout.volumes, snapshot, state);
+    if let Some(area) = layout.verdict {
+        verdict::draw(painter, area, snapshot, state);
+    }
     tabs::draw(painter, layout.tabs, &rows, state);
     footer::draw(painter, layout.footer, state);
 

@@ -9,6 +9,9 @@ const SIDE_FROM: u16 = 150;
 /// From this height on, a second table is shown below the first.
 const SECOND_FROM: u16 = 44;
 
+/// From this height on, one line shows the verdict, and from the second on, two do.
+const VERDICT_FROM: [u16; 2] = [14, 24];
+
 /// The areas of the screen.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Layout {
@@ -16,6 +19,8 @@ pub struct Layout {
     pub header: Rect,
     /// A heading, and one line for each volume that fits.
     pub volumes: Rect,
+    /// The verdict on the focused volume; `None` on low terminals.
+    pub verdict: Option<Rect>,
     /// One line: the names of the tables.
     pub tabs: Rect,
     /// A heading and the rows.
@@ -38,7 +43,10 @@ impl Layout {
         let line = |y: u16| Rect { y: area.y + y, height: 1, ..area };
         let most = (area.height.saturating_sub(6) / 3).max(1);
         let shown = u16::try_from(volumes).unwrap_or(u16::MAX).clamp(1, most);
-        let top = 1 + 1 + shown;
+        // Always as many lines, so that nothing moves when a volume begins to fill.
+        let lines = VERDICT_FROM.into_iter().filter(|height| area.height >= *height).count() as u16;
+        let verdict = (lines > 0).then_some(Rect { y: area.y + 2 + shown, height: lines, ..area });
+        let top = 1 + 1 + shown + lines;
         let body = Rect { y: area.y + top + 1, height: area.height - top - 2, ..area };
         let side_width = if area.width >= SIDE_FROM { area.width * 2 / 5 } else { 0 };
         let side = (side_width > 0).then_some(Rect {
@@ -58,6 +66,7 @@ impl Layout {
         Some(Self {
             header: line(0),
             volumes: Rect { y: area.y + 1, height: 1 + shown, ..area },
+            verdict,
             tabs: line(top),
             table: main,
             side,
@@ -92,6 +101,7 @@ mod tests {
             let mut areas = vec![
                 layout.header, layout.volumes, layout.tabs, layout.table, layout.footer,
             ];
+            areas.extend(layout.verdict);
             areas.extend(layout.side);
             areas.extend(layout.second);
             for (i, one) in areas.iter().enumerate() {

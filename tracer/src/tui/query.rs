@@ -104,6 +104,7 @@ pub enum Col {
     User,
     WrittenRate,
     Written,
+    Size,
     Growth,
     Share,
     Files,

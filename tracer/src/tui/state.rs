@@ -135,7 +135,7 @@ impl Default for UiState {
                 growth(Col::Growth),
                 growth(Col::Growth),
                 growth(Col::Inflow),
-                growth(Col::WrittenRate),
+                growth(Col::Growth),
                 growth(Col::HeldBytes),
                 growth(Col::Enospc),
             ],

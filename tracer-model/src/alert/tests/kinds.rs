@@ -87,6 +87,7 @@ fn errors_fsync_held_inodes_refill_and_growth_fire() {
     row.fsync = Some(Fsync { count: 1, max_ms: 2500.0, p99_ms: 2500.0 });
     host.snapshot.writers = vec![row];
     host.snapshot.held = vec![Held {
+        held_by: HeldBy::Descriptor,
         pid: 5,
         comm: "db".to_owned(),
         fd: Some(3),

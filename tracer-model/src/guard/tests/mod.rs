@@ -23,6 +23,7 @@ fn group(name: &str) -> Group {
 
 fn row(name: &str, growth: f64) -> GroupRow {
     GroupRow {
+        files_removed: 0,
         group: group(name),
         volume: VOLUME.to_owned(),
         processes: 1,
@@ -47,6 +48,9 @@ fn row(name: &str, growth: f64) -> GroupRow {
 
 fn writer(pid: u32, comm: &str, of: &str) -> Writer {
     Writer {
+        thread: None,
+        inodes_created: Some(0),
+        inodes_removed: Some(0),
         pid,
         start_time: Timestamp::UNIX_EPOCH,
         comm: comm.to_owned(),
@@ -69,6 +73,7 @@ fn writer(pid: u32, comm: &str, of: &str) -> Writer {
         fsync: None,
         parents: Vec::new(),
         on_behalf_of: Vec::new(),
+        log_senders: Vec::new(),
     }
 }
 
@@ -94,6 +99,8 @@ pub(crate) fn snapshot(eta_s: Option<f64>, groups: &[(&str, f64)]) -> Snapshot {
     });
     let volume: Volume = serde_json::from_value(volume).unwrap();
     Snapshot {
+        uninspected_processes: 0,
+        ended: Vec::new(),
         schema: SCHEMA,
         host: "h".to_owned(),
         taken_at: Timestamp::UNIX_EPOCH,

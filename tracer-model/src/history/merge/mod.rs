@@ -4,7 +4,7 @@ mod rows;
 
 use std::collections::HashMap;
 
-use crate::snapshot::{Snapshot, Volume, Writer};
+use crate::snapshot::{PathRow, Snapshot, Volume, Writer, share_base, space_is_late};
 use jiff::Timestamp;
 
 use self::rows::{
@@ -55,7 +55,7 @@ pub fn add(sum: &mut Snapshot, next: &Snapshot) {
         std::mem::take(&mut sum.paths),
         &next.paths,
         |row| (row.dev.clone(), row.ino, row.path.clone()),
-        path,
+        |earlier, later| path(earlier, later, lengths),
     );
     let victims = merge_tables(
         std::mem::take(&mut sum.victims),
@@ -63,6 +63,8 @@ pub fn add(sum: &mut Snapshot, next: &Snapshot) {
         |row| (row.pid, row.volume.clone()),
         victim,
     );
+    let mut ended = std::mem::take(&mut sum.ended);
+    ended.extend(&next.ended);
     let groups = merge_tables(
         std::mem::take(&mut sum.groups),
         &next.groups,
@@ -72,7 +74,7 @@ pub fn add(sum: &mut Snapshot, next: &Snapshot) {
 
     writers.sort_by(|a, b| b.growth_bytes_per_s.total_cmp(&a.growth_bytes_per_s));
     dirs.sort_by(|a, b| b.inflow_bytes_per_s.total_cmp(&a.inflow_bytes_per_s));
-    paths.sort_by_key(|path| std::cmp::Reverse(path.written_bytes));
+    paths.sort_by(PathRow::by_growth);
     *sum = Snapshot {
         schema: next.schema,
         host: next.host.clone(),
@@ -81,9 +83,11 @@ pub fn add(sum: &mut Snapshot, next: &Snapshot) {
         backend,
         volumes,
         writers,
+        ended,
         dirs,
         paths,
         held: next.held.clone(),
+        uninspected_processes: next.uninspected_processes,
         victims,
         groups,
         residents: next.residents.clone(),
@@ -130,29 +134,35 @@ pub fn truncated(snapshot: &Snapshot) -> Snapshot {
         backend,
         volumes: snapshot.volumes.clone(),
         writers: first(&snapshot.writers),
+        ended: first(&snapshot.ended),
         dirs: first(&snapshot.dirs),
         paths: first(&snapshot.paths),
         held: snapshot.held.clone(),
+        uninspected_processes: snapshot.uninspected_processes,
         victims: snapshot.victims.clone(),
         groups: snapshot.groups.clone(),
         residents: snapshot.residents.clone(),
     }
 }
 
-/// Recomputes each writer's share of the growth of its volume.
+/// Recomputes each writer's share of what was taken on its volume.
 fn update_shares(snapshot: &mut Snapshot) {
-    let mut growing: HashMap<String, f64> = HashMap::new();
+    let mut growths: HashMap<&str, Vec<f64>> = HashMap::new();
     for writer in &snapshot.writers {
-        *growing.entry(writer.volume.clone()).or_default() += writer.growth_bytes_per_s.max(0.0);
+        growths.entry(&writer.volume).or_default().push(writer.growth_bytes_per_s);
     }
-    // On a blind volume, attributed growth is only a part of the volume's growth.
-    for volume in snapshot.volumes.iter().filter(|volume| volume.blind.is_some()) {
-        if let Some(all) = growing.get_mut(&volume.mount_point) {
-            *all = all.max(volume.growth_bytes_per_s);
-        }
+    let mut taken: HashMap<String, f64> = HashMap::new();
+    for volume in &snapshot.volumes {
+        let growths = growths.get(&*volume.mount_point).map_or(&[][..], Vec::as_slice);
+        let per_s = volume.used_delta_bytes as f64 / snapshot.interval_s.max(f64::MIN_POSITIVE);
+        let used = if space_is_late(&volume.fs_type) { 0.0 } else { per_s };
+        let all = share_base(growths.iter().copied(), used);
+        // A blind volume's growth is known to be more than what is attributed.
+        let blind = volume.blind.map_or(0.0, |_| volume.growth_bytes_per_s);
+        taken.insert(volume.mount_point.clone(), all.max(blind));
     }
     for writer in &mut snapshot.writers {
-        let all = growing.get(&writer.volume).copied().unwrap_or(0.0);
+        let all = taken.get(&writer.volume).copied().unwrap_or(0.0);
         writer.share = if all > 0.0 { writer.growth_bytes_per_s.max(0.0) / all } else { 0.0 };
     }
 }

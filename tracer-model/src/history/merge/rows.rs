@@ -81,6 +81,8 @@ impl Row for Writer {
             growth_bytes_per_s: 0.0,
             share: 0.0,
             files: 0,
+            inodes_created: self.inodes_created.map(|_| 0),
+            inodes_removed: self.inodes_removed.map(|_| 0),
             errors: WriteErrors::default(),
             fsync: self.fsync.map(|_| Fsync::default()),
             on_behalf_of: Vec::new(),
@@ -108,6 +110,7 @@ impl Row for PathRow {
             written_bytes: 0,
             allocated_bytes: self.allocated_bytes.map(|_| 0),
             freed_bytes: self.freed_bytes.map(|_| 0),
+            growth_bytes_per_s: 0.0,
             ..self.clone()
         }
     }
@@ -121,6 +124,7 @@ impl Row for GroupRow {
             growth_bytes_per_s: 0.0,
             share: 0.0,
             files_created: 0,
+            files_removed: 0,
             log_bytes_per_s: 0.0,
             log_growth_bytes_per_s: 0.0,
             on_behalf_growth_bytes_per_s: 0.0,
@@ -144,6 +148,7 @@ pub(super) fn group(earlier: &GroupRow, later: &GroupRow, lengths: WindowLengths
     GroupRow {
         written_bytes: earlier.written_bytes.saturating_add(later.written_bytes),
         files_created: earlier.files_created.saturating_add(later.files_created),
+        files_removed: earlier.files_removed.saturating_add(later.files_removed),
         written_bytes_per_s: mean(|row| row.written_bytes_per_s),
         growth_bytes_per_s: mean(|row| row.growth_bytes_per_s),
         share: mean(|row| row.share),
@@ -165,6 +170,7 @@ fn errors(a: WriteErrors, b: WriteErrors) -> WriteErrors {
         edquot: a.edquot.saturating_add(b.edquot),
         eio: a.eio.saturating_add(b.eio),
         other: a.other.saturating_add(b.other),
+        short: a.short.saturating_add(b.short),
     }
 }
 
@@ -175,6 +181,8 @@ pub(super) fn zeroed_volume(volume: &Volume) -> Volume {
         allocated_bytes: volume.allocated_bytes.map(|_| 0),
         freed_bytes: volume.freed_bytes.map(|_| 0),
         used_delta_bytes: 0,
+        inodes_delta: 0,
+        was_full: false,
         growth_bytes_per_s: 0.0,
         ..volume.clone()
     }
@@ -199,6 +207,8 @@ pub(super) fn volume(earlier: &Volume, later: &Volume, lengths: WindowLengths) -
         allocated_bytes,
         freed_bytes,
         used_delta_bytes,
+        inodes_delta: earlier.inodes_delta.saturating_add(later.inodes_delta),
+        was_full: earlier.was_full || later.was_full,
         growth_bytes_per_s: lengths.mean(earlier.growth_bytes_per_s, later.growth_bytes_per_s),
         explained,
         ..later.clone()
@@ -221,6 +231,8 @@ pub(super) fn writer(earlier: &Writer, later: &Writer, lengths: WindowLengths) -
         written_bytes_per_s: lengths.mean(earlier.written_bytes_per_s, later.written_bytes_per_s),
         growth_bytes_per_s: lengths.mean(earlier.growth_bytes_per_s, later.growth_bytes_per_s),
         files: earlier.files.max(later.files),
+        inodes_created: add_known(earlier.inodes_created, later.inodes_created),
+        inodes_removed: add_known(earlier.inodes_removed, later.inodes_removed),
         errors: errors(earlier.errors, later.errors),
         // A window without fsync calls must not discard those of the other.
         fsync: earlier.fsync.into_iter().chain(later.fsync).reduce(|a, b| Fsync {
@@ -273,13 +285,15 @@ pub(super) fn directory(
     }
 }
 
-pub(super) fn path(earlier: &PathRow, later: &PathRow) -> PathRow {
+pub(super) fn path(earlier: &PathRow, later: &PathRow, lengths: WindowLengths) -> PathRow {
     let mut writers = later.writers.clone();
     writers.extend(earlier.writers.iter().filter(|pid| !later.writers.contains(pid)));
     PathRow {
         written_bytes: earlier.written_bytes.saturating_add(later.written_bytes),
         allocated_bytes: add_known(earlier.allocated_bytes, later.allocated_bytes),
         freed_bytes: add_known(earlier.freed_bytes, later.freed_bytes),
+        growth_bytes_per_s: lengths.mean(earlier.growth_bytes_per_s, later.growth_bytes_per_s),
+        size_bytes: later.size_bytes.or(earlier.size_bytes.filter(|_| !later.deleted)),
         deleted: earlier.deleted || later.deleted,
         approximate: earlier.approximate || later.approximate,
         writers,

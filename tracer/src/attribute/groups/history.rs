@@ -50,8 +50,10 @@ pub struct ActiveProcess<'a> {
     pub volume: &'a str,
     /// Its group membership.
     pub member: &'a Membership,
-    /// Number of files that it created.
+    /// Number of inodes that it created.
     pub created: u64,
+    /// Number of inodes that it removed.
+    pub removed: u64,
 }
 
 impl GroupHistory {
@@ -61,7 +63,8 @@ impl GroupHistory {
         let now = snapshot.taken_at;
         for entry in self.entries.values_mut() {
             let row = &mut entry.row;
-            (row.written_bytes, row.files_created, row.alive) = (0, 0, 0);
+            (row.written_bytes, row.alive) = (0, 0);
+            (row.files_created, row.files_removed) = (0, 0);
             (row.written_bytes_per_s, row.growth_bytes_per_s, row.share) = (0.0, 0.0, 0.0);
             (row.log_bytes_per_s, row.log_growth_bytes_per_s) = (0.0, 0.0);
             row.on_behalf_growth_bytes_per_s = 0.0;
@@ -69,6 +72,7 @@ impl GroupHistory {
         for one in active {
             let entry = self.entry(&one.member.group, one.volume, now);
             entry.row.files_created += one.created;
+            entry.row.files_removed += one.removed;
             entry.add_process(one);
         }
         for writer in &snapshot.writers {
@@ -152,6 +156,7 @@ impl Entry {
     fn new(group: &Group, volume: &str, now: Timestamp) -> Self {
         Self {
             row: GroupRow {
+                files_removed: 0,
                 group: group.clone(),
                 volume: volume.to_owned(),
                 processes: 0,
@@ -262,7 +267,7 @@ mod tests {
             writer.alive = false;
             snapshot.writers.push(writer);
             let proc = ProcKey { start_ns: u64::from(*pid), tgid: *pid, pad: 0 };
-            seen.push(ActiveProcess { proc, volume: "/", member, created: 1 });
+            seen.push(ActiveProcess { proc, volume: "/", member, created: 1, removed: 0 });
         }
         history.update(&mut snapshot, &seen);
         snapshot

@@ -13,8 +13,7 @@ mod sampled_file;
 use std::cmp::Reverse;
 use std::collections::HashMap;
 use std::fs::File;
-use std::io;
-use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::MetadataExt as _;
 use std::time::{Duration, SystemTime};
 
 use tracer_common::{Counters, FileKey, ProcFileKey, ProcKey, slot_flags};
@@ -109,7 +108,7 @@ impl SpaceSampler {
         });
         for volume in volumes {
             // Opened only briefly: an open file would keep the volume from being unmounted.
-            let Ok(root) = open_root(volume) else { continue };
+            let Ok(root) = volume.open() else { continue };
             for (file, written) in written.iter().filter(|(file, _)| file.dev == volume.dev) {
                 self.start_sampling(file, written, volume, names, &root);
             }
@@ -260,15 +259,6 @@ const fn usage_before(usage: u64, len: u64, written: u64) -> u64 {
 
 fn is_same_file(opened: &File, file: &FileKey) -> bool {
     opened.metadata().is_ok_and(|meta| meta.is_file() && meta.ino() == file.ino)
-}
-
-/// Opens a directory of the volume without updating its access time.
-fn open_root(volume: &MountedVolume) -> io::Result<File> {
-    let mount = volume.visible_mount().ok_or_else(|| io::Error::from(io::ErrorKind::NotFound))?;
-    std::fs::OpenOptions::new()
-        .read(true)
-        .custom_flags(libc::O_DIRECTORY | libc::O_NONBLOCK)
-        .open(host_root::path(&mount.mount_point))
 }
 
 #[cfg(test)]

@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 
-use tracer_model::snapshot::{HookState, Snapshot, Volume};
+use tracer_model::snapshot::{Culprit, HookState, Snapshot, State, Verdict, Volume};
 
 use super::exposition::{Exposition, Family, Format, Kind};
 use super::totals::{Totals, label};
@@ -147,6 +147,33 @@ fn volumes(text: &mut Exposition, snapshot: &Snapshot, totals: &Totals) {
         rows.iter()
             .filter_map(|(name, volume)| Some(([&**name], volume.blind?.unexplained_bytes as f64))),
     );
+    text.family(
+        gauge(
+            "filltop_volume_state",
+            "1 for the state that the verdict gives the volume: calm, filling, full or unknown.",
+        ),
+        ["volume", "state"],
+        rows.iter().filter_map(|(name, volume)| {
+            Some(([&**name, volume.verdict.as_ref()?.state.name()], 1.0))
+        }),
+    );
+    let culprits: Vec<(&str, [String; 2], f64)> = rows
+        .iter()
+        .filter_map(|(name, volume)| {
+            let first = culprit(volume.verdict.as_ref()?)?;
+            let group = first.group.as_ref().map_or("", |group| &*group.name);
+            Some((&**name, [label(&first.comm), label(group)], first.share))
+        })
+        .collect();
+    text.family(
+        gauge(
+            "filltop_volume_culprit_share_ratio",
+            "Share of the growth of the first culprit; absent unless the volume fills or is full, and the \
+             culprit is known.",
+        ),
+        ["volume", "process", "group"],
+        culprits.iter().map(|(name, [comm, group], share)| ([*name, &**comm, &**group], *share)),
+    );
     let victims =
         |name: &str| snapshot.victims.iter().filter(|victim| victim.volume == name).count() as f64;
     text.family(
@@ -158,6 +185,12 @@ fn volumes(text: &mut Exposition, snapshot: &Snapshot, totals: &Totals) {
         rows.iter().map(|(name, volume)| ([&**name], victims(&volume.mount_point))),
     );
     volume_counters(text, totals);
+}
+
+/// The first culprit of a volume that fills or is full, if anybody may be blamed.
+fn culprit(verdict: &Verdict) -> Option<&Culprit> {
+    let in_danger = matches!(verdict.state, State::Filling | State::Full);
+    verdict.culprits.first().filter(|_| in_danger && !verdict.mostly_unexplained)
 }
 
 fn volume_counters(text: &mut Exposition, totals: &Totals) {

@@ -7,12 +7,13 @@ mod groups;
 mod tables;
 #[cfg(test)]
 mod tests;
+mod verdicts;
 
 use std::fmt::Write as _;
 
 use tracer_model::alert::blind_message;
 use tracer_model::sanitize::{Charset, display_for};
-use tracer_model::snapshot::{Held, Snapshot};
+use tracer_model::snapshot::{Held, Snapshot, Volume};
 use tracer_model::units::Units;
 use tracer_model::{sanitize, units};
 
@@ -104,6 +105,7 @@ pub fn snapshot(snapshot: &Snapshot, options: &TextOptions) -> String {
     let mut page = Page { out: String::new(), options };
     page.header(snapshot);
     page.volumes(&snapshot.volumes);
+    page.verdicts(snapshot);
     match options.by {
         By::Process => page.writers(snapshot),
         By::Group => page.groups(snapshot),
@@ -112,17 +114,36 @@ pub fn snapshot(snapshot: &Snapshot, options: &TextOptions) -> String {
     page.victims(snapshot);
     page.residents(snapshot);
     page.held(&snapshot.held, options.top.min(3));
+    let missing = |volume: &Volume| volume.held_bytes.is_none();
+    if snapshot.uninspected_processes > 0 && snapshot.volumes.iter().any(missing) {
+        page.missing(Missing::Processes(snapshot.uninspected_processes));
+    }
     page.finish()
 }
 
-/// Formats the list of deleted files that are still open, largest first, with their sum.
+/// Why held files may be missing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Missing {
+    /// So many processes could not be inspected.
+    Processes(u64),
+    /// /proc does not even show how many processes there are.
+    HiddenProcesses,
+    /// The size of a file that the kernel holds is unknown.
+    Size,
+}
+
+/// Formats the list of deleted files that are still open, largest first, with their sum. `missing`:
+/// what could not be inspected, so that files may be missing.
 #[must_use]
-pub fn held(held: &[Held], options: &TextOptions) -> String {
+pub fn held(held: &[Held], missing: Option<Missing>, options: &TextOptions) -> String {
     let mut page = Page { out: String::new(), options };
-    if held.is_empty() {
-        page.line("No deleted file is still open.", Tone::Plain);
-    } else {
-        page.held(held, options.top);
+    match missing {
+        _ if !held.is_empty() => page.held(held, options.top),
+        None => page.line("No deleted file is still open.", Tone::Plain),
+        Some(_) => page.line("No deleted file was found.", Tone::Plain),
+    }
+    if let Some(missing) = missing {
+        page.missing(missing);
     }
     page.finish()
 }

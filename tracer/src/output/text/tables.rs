@@ -1,13 +1,13 @@
 //! The tables of the text output: their columns and cells.
 
 use tracer_model::alert::unexplained_part;
-use tracer_model::snapshot::{Blind, Group, GroupKind, Held, Snapshot, Volume};
+use tracer_model::snapshot::{Blind, Group, GroupKind, Held, HeldBy, Snapshot, Volume};
 use tracer_model::units;
 
-use super::{CRITICAL_S, GROUPS_FROM, LONG_FORM_FROM, Page, Row, Tone, WARNING_S};
+use super::{CRITICAL_S, GROUPS_FROM, LONG_FORM_FROM, Missing, Page, Row, Tone, WARNING_S};
 use crate::output::columns::{Align, Column};
 use crate::output::format::{
-    command, eta_fitting, file, held_path, resident, used_ratio, user, volume,
+    command, eta_fitting, file, held_path, held_through, resident, used_ratio, user, volume,
 };
 
 /// Width of the longest time to full: `1 h 20 min (55 min – 1 h 50 min)` and a limit's name.
@@ -155,11 +155,15 @@ impl Page<'_> {
     }
 
     pub(super) fn paths(&mut self, snapshot: &Snapshot) {
-        const COLUMNS: [Column; 4] = [
-            Column::new("WRITTEN/s", Align::Right, 4, 0),
-            Column::new("WRITTEN", Align::Right, 4, 1),
-            Column::new("PID", Align::Right, 3, 2),
-            Column::new("FILE", Align::Path, 12, 0),
+        // Names are worth more than a column that the rate implies.
+        let file_width = if self.options.width < LONG_FORM_FROM { 12 } else { 32 };
+        let columns = [
+            Column::new("GROWTH/s", Align::Right, 4, 0),
+            Column::new("SIZE", Align::Right, 4, 1),
+            Column::new("WRITTEN/s", Align::Right, 4, 2),
+            Column::new("WRITTEN", Align::Right, 4, 4),
+            Column::new("PID", Align::Right, 3, 3),
+            Column::new("FILE", Align::Path, file_width, 0),
         ];
         let paths = &snapshot.paths;
         if paths.is_empty() {
@@ -177,6 +181,8 @@ impl Page<'_> {
                 let rate = self.rate(per_s(path.written_bytes));
                 Row {
                     cells: vec![
+                        self.growth(path.growth_bytes_per_s).trim_end_matches("/s").to_owned(),
+                        path.size_bytes.map_or(units::UNKNOWN.to_owned(), |size| self.bytes(size)),
                         format!("{about}{}", rate.trim_end_matches("/s")),
                         format!("{about}{}", self.bytes(path.written_bytes)),
                         format!("{pid}{more}"),
@@ -187,10 +193,11 @@ impl Page<'_> {
             })
             .collect();
         self.out.push('\n');
-        self.table(&COLUMNS, &rows);
+        self.table(&columns, &rows);
         let rest = paths.get(self.options.top..).unwrap_or_default();
-        let sum = self.rate(rest.iter().map(|path| per_s(path.written_bytes)).sum());
-        self.rest("file", rest.len(), &sum);
+        let growth = self.growth(rest.iter().map(|path| path.growth_bytes_per_s).sum());
+        let written = self.rate(rest.iter().map(|path| per_s(path.written_bytes)).sum());
+        self.rest("file", rest.len(), &format!("{growth}, {written} written"));
     }
 
     pub(super) fn victims(&mut self, snapshot: &Snapshot) {
@@ -281,8 +288,8 @@ impl Page<'_> {
                 let grows = if file.growing { " (growing)" } else { "" };
                 let cells = [
                     self.bytes(file.bytes),
-                    format!("{}{more}", file.pid),
-                    file.fd.map_or("mmap".to_owned(), |fd| fd.to_string()),
+                    if file.pid == 0 { "-".to_owned() } else { format!("{}{more}", file.pid) },
+                    held_through(file),
                     self.group(file.group.as_ref()),
                     self.safe(&file.comm),
                     format!("{}{grows}", held_path(file, self.options.charset)),
@@ -297,6 +304,37 @@ impl Page<'_> {
         let rest = held.get(top..).unwrap_or_default();
         let sum = self.bytes(rest.iter().map(|file| file.bytes).sum());
         self.rest("held file", rest.len(), &sum);
+        let unknown = held.iter().filter(|file| file.held_by == HeldBy::Unknown);
+        let (count, sum) = unknown.fold((0, 0), |(n, sum), file| (n + 1, sum + file.bytes));
+        if count > 0 {
+            let files = if count == 1 { "file" } else { "files" };
+            self.line(
+                &format!("{} held, holder unknown ({count} {files})", self.bytes(sum)),
+                Tone::Warning,
+            );
+        }
+    }
+
+    /// What could not be inspected, so that held files may be missing.
+    pub(super) fn missing(&mut self, missing: Missing) {
+        let line = match missing {
+            Missing::Processes(count) => {
+                let (processes, they) =
+                    if count == 1 { ("process", "it holds") } else { ("processes", "they hold") };
+                format!(
+                    "Could not inspect {count} {processes}: files that only {they} are missing here."
+                )
+            }
+            Missing::HiddenProcesses => {
+                "Could not inspect processes of other users or outside this \
+                PID namespace: files that only they hold are missing here."
+                    .to_owned()
+            }
+            Missing::Size => {
+                "The size of a deleted file that a loop device uses is not known.".to_owned()
+            }
+        };
+        self.paragraph(&line, Tone::Warning);
     }
 
     fn group(&self, group: Option<&Group>) -> String {

@@ -2,7 +2,7 @@
 
 use tracer_model::sanitize::{Charset, display_for};
 use tracer_model::snapshot::{
-    Directory, Group, Held, PathRow, Snapshot, Victim, WriteErrors, Writer,
+    Directory, Group, Held, HeldBy, PathRow, Snapshot, Victim, WriteErrors, Writer,
 };
 use tracer_model::units;
 
@@ -51,8 +51,6 @@ pub fn lines(
 enum Trend {
     /// Growth, bytes per second.
     Growth,
-    /// Written bytes per second.
-    Written,
     /// Bytes of a deleted file.
     Size,
     /// Failed writes.
@@ -63,7 +61,6 @@ impl Trend {
     const fn label(self) -> &'static str {
         match self {
             Self::Growth => "growth trend",
-            Self::Written => "written trend",
             Self::Size => "size trend",
             Self::Failures => "failure trend",
         }
@@ -100,7 +97,7 @@ impl Page<'_> {
         let top = match trend_of {
             Trend::Size => self.state.units.bytes(top as u64),
             Trend::Failures => format!("{top:.0}"),
-            Trend::Growth | Trend::Written => self.rate(top),
+            Trend::Growth => self.rate(top),
         };
         // The label and the peak take up part of the line.
         let width = self.width.saturating_sub(14 + 8 + top.len()).min(trend.len());
@@ -216,11 +213,8 @@ impl Page<'_> {
 
     fn file_line(&self, path: &PathRow) -> String {
         let gone = if path.deleted { " (deleted)" } else { "" };
-        format!(
-            "{:>12}  {}{gone}",
-            self.per_s(path.written_bytes),
-            format::file(path, self.state.charset)
-        )
+        let growth = self.state.units.growth(path.growth_bytes_per_s);
+        format!("{growth:>13}  {}{gone}", format::file(path, self.state.charset))
     }
 
     fn writer_line(&self, writer: &Writer) -> String {
@@ -303,9 +297,11 @@ impl Page<'_> {
                 "file",
                 &format!("inode {} on {}", path.ino, self.safe(&path.dev)),
             )),
+            Line::plain(label_value("size", &self.bytes(path.size_bytes))),
+            Line::plain(label_value("growth", &self.state.units.growth(path.growth_bytes_per_s))),
             Line::plain(label_value("written", &written)),
             Line::plain(label_value("space", &format!("{allocated} allocated, {freed} freed"))),
-            self.trend(Trend::Written),
+            self.trend(Trend::Growth),
         ];
         if let Some(inside) = &path.path_in_container {
             lines.insert(0, Line::plain(label_value("in container", &self.safe(inside))));
@@ -348,12 +344,30 @@ impl Page<'_> {
     }
 
     fn held(&self, held: &Held) -> (String, Vec<Line>) {
-        let by = format!("{} ({})", self.safe(&held.comm), held.pid);
-        let fd = held.fd.map_or_else(|| "a mapping".to_owned(), |fd| format!("descriptor {fd}"));
+        let process = || format!("{} ({})", self.safe(&held.comm), held.pid);
+        let by = match (held.held_by, held.fd) {
+            (_, Some(fd)) => format!("{} through descriptor {fd}", process()),
+            (HeldBy::Mapping | HeldBy::Descriptor, None) => {
+                format!("{} through a mapping", process())
+            }
+            (HeldBy::Socket, None) => {
+                format!("a message that waits in a socket of {}", process())
+            }
+            (HeldBy::LoopDevice, None) => format!("the loop device {}", self.safe(&held.comm)),
+            (HeldBy::Swap, None) => "the kernel, as swap space".to_owned(),
+            (HeldBy::Kernel, None) => "the kernel".to_owned(),
+            (HeldBy::Unknown, None) => "holder unknown".to_owned(),
+        };
+        let to_free = match held.held_by {
+            HeldBy::LoopDevice => "unmount it, then losetup -d",
+            HeldBy::Swap => "swapoff",
+            HeldBy::Kernel | HeldBy::Unknown => "nothing is known to hold it in a process",
+            _ => "stop or restart the holders (x)",
+        };
         let mut lines = vec![
             Line::plain(label_value("size", &self.bytes(Some(held.bytes)))),
             Line::plain(label_value("volume", &self.safe(&held.volume))),
-            Line::plain(label_value("held by", &format!("{by} through {fd}"))),
+            Line::plain(label_value("held by", &by)),
             Line::plain(label_value("group", &self.group_name(held.group.as_ref()))),
             Line::plain(label_value("kind", held.kind.name())),
             self.trend(Trend::Size),
@@ -364,7 +378,7 @@ impl Page<'_> {
         if held.growing {
             lines.push(Line::new(label_value("growing", "still being written"), Role::Warning));
         }
-        lines.push(Line::plain(label_value("to free it", "stop or restart the holders (x)")));
+        lines.push(Line::plain(label_value("to free it", to_free)));
         self.processes(&mut lines, "Holders", &held.holders);
         (self.safe(&held.path), lines)
     }

@@ -7,6 +7,7 @@ pub mod menu;
 pub mod pages;
 pub mod table;
 pub mod tabs;
+pub mod verdict;
 pub mod volumes;
 
 use ratatui::buffer::Buffer;

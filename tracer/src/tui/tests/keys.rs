@@ -399,12 +399,13 @@ fn a_refused_action_cannot_be_chosen() {
 #[test]
 fn the_mouse() {
     let mut app = app();
-    // Header, two volumes and their heading, tabs, heading: the second row is on line 7.
-    app.press(Key::Click(10, 7));
+    // Header, two volumes and their heading, two lines of the verdict, tabs, heading: the second row
+    // is on line 9.
+    app.press(Key::Click(10, 9));
     assert_eq!(app.state().cursor, 1);
     app.press(Key::Click(10, 3));
     assert_eq!(app.state().focus, "/");
-    app.press(Key::Click(15, 4));
+    app.press(Key::Click(15, 6));
     assert_eq!(app.state().view, View::Groups);
     app.press(Key::Click(79, 23));
     app.press(Key::Click(500, 500));

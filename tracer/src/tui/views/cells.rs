@@ -6,7 +6,6 @@ use tracer_model::units::Units;
 use tracer_model::{sanitize, units};
 
 use super::columns::LONG_FROM;
-use super::sort_key::file_growth;
 use crate::output::format;
 use crate::output::theme::Role;
 use crate::tui::query::Col;
@@ -176,8 +175,8 @@ fn file_cell(snapshot: &Snapshot, path: &PathRow, col: Col, cell_format: &CellFo
     Cell::plain(match col {
         Col::WrittenRate => cell_format.rate(per_s(path.written_bytes as f64)),
         Col::Written => cell_format.bytes(path.written_bytes),
-        Col::Growth => file_growth(path)
-            .map_or_else(|| units::UNKNOWN.to_owned(), |growth| cell_format.growth(per_s(growth))),
+        Col::Size => cell_format.known(path.size_bytes),
+        Col::Growth => cell_format.growth(path.growth_bytes_per_s),
         Col::Pid => pids(path.writers.first().copied(), path.writers.len()),
         Col::Marks => {
             let text = match (path.deleted, path.approximate) {
@@ -198,8 +197,8 @@ fn file_cell(snapshot: &Snapshot, path: &PathRow, col: Col, cell_format: &CellFo
 fn held_cell(held: &Held, col: Col, cell_format: &CellFormat) -> Cell {
     Cell::plain(match col {
         Col::HeldBytes => cell_format.bytes(held.bytes),
-        Col::Pid => pids(Some(held.pid), held.holders.len()),
-        Col::Fd => held.fd.map_or_else(|| "mmap".to_owned(), |fd| fd.to_string()),
+        Col::Pid => pids((held.pid != 0).then_some(held.pid), held.holders.len()),
+        Col::Fd => format::held_through(held),
         Col::Comm => cell_format.safe(&held.comm),
         Col::Kind => held.kind.name().to_owned(),
         Col::Marks => {

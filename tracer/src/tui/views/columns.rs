@@ -32,7 +32,7 @@ pub const fn of_view(view: View) -> &'static [Col] {
             &[Tree, Kind, Processes, WrittenRate, Growth, Share, Files, HeldBytes, Errors, Volume]
         }
         View::Dirs => &[Tree, Inflow, Outflow, Drain, Created, Removed, Volume],
-        View::Files => &[WrittenRate, Written, Growth, Pid, Marks, Volume, Path],
+        View::Files => &[Growth, Size, WrittenRate, Written, Pid, Marks, Volume, Path],
         View::Held => &[HeldBytes, Pid, Fd, Comm, Kind, Marks, Volume, Path],
         View::Victims => &[Pid, Comm, Enospc, Edquot, Eio, Other, Waited, Volume],
     }
@@ -47,6 +47,7 @@ impl Col {
             Self::User => "USER",
             Self::WrittenRate => "WRITTEN/s",
             Self::Written => "WRITTEN",
+            Self::Size => "SIZE",
             Self::Growth => "GROWTH/s",
             Self::Share => "SHARE",
             Self::Files => "FILES",
@@ -100,7 +101,12 @@ impl Col {
         match self {
             Self::Pid => 7,
             Self::User | Self::Kind => 8,
-            Self::WrittenRate | Self::Written | Self::Inflow | Self::Outflow | Self::HeldBytes => {
+            Self::WrittenRate
+            | Self::Written
+            | Self::Size
+            | Self::Inflow
+            | Self::Outflow
+            | Self::HeldBytes => {
                 if long {
                     units::BYTES_WIDTH
                 } else {
@@ -145,9 +151,12 @@ impl Col {
         match self {
             // Essential in the view of held files, one fact of many for a writer.
             Self::HeldBytes if !matches!(view, View::Held) => 6,
+            // What grows is what fills the volume; what is written may overwrite.
+            Self::Growth if matches!(view, View::Files) => 0,
+            Self::WrittenRate if matches!(view, View::Files) => 2,
             Self::Command | Self::Tree | Self::Path | Self::Pid | Self::WrittenRate => 0,
             Self::Inflow | Self::Enospc | Self::Comm => 0,
-            Self::Growth | Self::Outflow | Self::HeldBytes => 1,
+            Self::Growth | Self::Size | Self::Outflow | Self::HeldBytes => 1,
             Self::Share | Self::Drain | Self::Volume | Self::Edquot => 2,
             Self::Errors | Self::Processes | Self::Marks | Self::Waited => 3,
             Self::User | Self::Written | Self::Created | Self::Fd => 4,

@@ -1,6 +1,6 @@
 //! The value of each column by which rows are sorted.
 
-use tracer_model::snapshot::{PathRow, Snapshot};
+use tracer_model::snapshot::Snapshot;
 
 use crate::tui::query::Col;
 use crate::tui::rows::item::{GroupSum, Item};
@@ -62,10 +62,11 @@ pub fn sort_key<'a>(
         Item::File(i) => snapshot.paths.get(i).map_or(none, |path| match col {
             Col::Path => SortKey::Text(&path.path),
             Col::Volume => SortKey::Text(&path.volume),
-            Col::Growth => SortKey::Number(file_growth(path).unwrap_or(f64::NEG_INFINITY)),
+            Col::WrittenRate | Col::Written => SortKey::Number(path.written_bytes as f64),
+            Col::Size => SortKey::Number(known(path.size_bytes)),
             Col::Pid => SortKey::Number(path.writers.first().map_or(0.0, |&pid| f64::from(pid))),
             Col::Marks => SortKey::Number(f64::from(u8::from(path.deleted))),
-            _ => SortKey::Number(path.written_bytes as f64),
+            _ => SortKey::Number(path.growth_bytes_per_s),
         }),
         Item::Held(i) => snapshot.held.get(i).map_or(none, |held| match col {
             Col::Path => SortKey::Text(&held.path),
@@ -88,9 +89,4 @@ pub fn sort_key<'a>(
             _ => SortKey::Number(victim.errors.enospc as f64),
         }),
     }
-}
-
-/// Allocated − freed in the window, bytes; `None` if space is not traced.
-pub(super) fn file_growth(path: &PathRow) -> Option<f64> {
-    Some(path.allocated_bytes? as f64 - path.freed_bytes.unwrap_or(0) as f64)
 }

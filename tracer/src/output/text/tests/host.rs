@@ -16,6 +16,7 @@ fn group_row(group: &Group, written: u64) -> GroupRow {
     let now = Timestamp::from_second(NOW).unwrap();
     let per_s = written as f64 / 5.0;
     GroupRow {
+        files_removed: 0,
         group: group.clone(),
         volume: "/".to_owned(),
         processes: 1,

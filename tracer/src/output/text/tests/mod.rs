@@ -62,8 +62,16 @@ fn colour_marks_the_danger() {
 
 #[test]
 fn held_files() {
-    insta::assert_snapshot!(held(&fixtures::busy().held, &at(80)));
-    assert_eq!(held(&[], &at(80)), "No deleted file is still open.\n");
+    insta::assert_snapshot!(held(&fixtures::busy().held, None, &at(80)));
+    assert_eq!(held(&[], None, &at(80)), "No deleted file is still open.\n");
+    let some = Some(Missing::Processes(31));
+    assert_eq!(
+        held(&[], some, &at(120)),
+        "No deleted file was found.\n\
+         Could not inspect 31 processes: files that only they hold are missing here.\n"
+    );
+    let hidden = held(&[], Some(Missing::HiddenProcesses), &at(120));
+    assert!(hidden.contains("inspect processes of other users or outside this PID namespace"));
 }
 
 /// Held by a docker container, by a service in a mount namespace of its own, and by a process of
@@ -85,8 +93,8 @@ fn files_that_containers_hold() {
         ..Group::default()
     });
     files.push(of_the_host);
-    insta::assert_snapshot!("held_by_containers_120", held(&files, &at(120)));
-    insta::assert_snapshot!("held_by_containers_60", held(&files, &at(60)));
+    insta::assert_snapshot!("held_by_containers_120", held(&files, None, &at(120)));
+    insta::assert_snapshot!("held_by_containers_60", held(&files, None, &at(60)));
 }
 
 #[test]
@@ -131,7 +139,7 @@ fn omitted_rows_are_summed_up() {
     let options = TextOptions { top: 1, ..at(80) };
     let text = snapshot(&fixtures::busy(), &options);
     assert!(text.contains("… and 3 more writers: 12.6 MiB/s"), "{text}");
-    assert!(text.contains("… and 3 more files: 48.6 MiB/s"), "{text}");
+    assert!(text.contains("… and 3 more files: +48.6 MiB/s, 48.6 MiB/s written"), "{text}");
     assert!(text.contains("… and 1 more held file: 88.0 MiB"), "{text}");
 }
 
