@@ -1,6 +1,9 @@
 //! Written bytes per process and per file equal the truth to the byte, with every backend.
 
+mod files;
 mod held;
+mod inodes;
+mod limits;
 mod names;
 mod overlays;
 mod refusals;

@@ -7,7 +7,7 @@ use std::path::Path;
 use anyhow::{Context as _, ensure};
 use filltop_tests::{Filltop, TestVolume, Truth, need_tracing, run_workload, workload};
 use rustix::io::Errno;
-use tracer_model::snapshot::{WriteErrors, Writer};
+use tracer_model::snapshot::{LimitKind, Volume, WriteErrors, Writer};
 
 use crate::{Result, wanted};
 
@@ -15,6 +15,11 @@ const MIB: u64 = 1 << 20;
 
 /// Fills a file until writes fail, and compares filltop's figures with the truth.
 fn fill(volume: &TestVolume, arguments: &[&str]) -> anyhow::Result<(Truth, Writer)> {
+    fill_volume(volume, arguments).map(|(truth, writer, _)| (truth, writer))
+}
+
+/// The same, with the row of the volume.
+fn fill_volume(volume: &TestVolume, arguments: &[&str]) -> anyhow::Result<(Truth, Writer, Volume)> {
     let filltop = Filltop::start(&[])?;
     let path = volume.path().join("fills");
     let truth = run_workload(workload().arg("fill").arg(&path).args(arguments))?;
@@ -22,7 +27,10 @@ fn fill(volume: &TestVolume, arguments: &[&str]) -> anyhow::Result<(Truth, Write
     let row = measured.path(&path)?;
     ensure!(row.written_bytes == truth.total(), "{} of {}", row.written_bytes, truth.total());
     let writer = measured.writers_of(truth.pid).next().context("no writer")?;
-    Ok((truth, writer.clone()))
+    let mount = volume.path().to_str();
+    let volumes = &measured.snapshot.volumes;
+    let row = volumes.iter().find(|row| Some(row.mount_point.as_str()) == mount);
+    Ok((truth, writer.clone(), row.context("no volume")?.clone()))
 }
 
 #[test]
@@ -33,7 +41,7 @@ fn a_quota_that_is_exceeded() -> Result {
     }
     let volume = TestVolume::new("btrfs", 256)?;
     limit_space(volume.path(), 20 * MIB)?;
-    let (truth, writer) = fill(&volume, &["--block", "1000003"])?;
+    let (truth, writer, row) = fill_volume(&volume, &["--block", "1000003"])?;
     ensure!(
         truth.errors.get("EDQUOT") == Some(&5),
         "the quota was not enforced: {:?}",
@@ -42,6 +50,9 @@ fn a_quota_that_is_exceeded() -> Result {
     ensure!(truth.total() < 20 * MIB, "{} bytes were written", truth.total());
     let WriteErrors { edquot, enospc, .. } = writer.errors;
     ensure!(edquot >= 5 && enospc == 0, "{:?}", writer.errors);
+    let quota = row.quotas.first().context("no quota")?;
+    ensure!(quota.name == "qgroup 0/5" && quota.limit_bytes == Some(20 * MIB), "{quota:?}");
+    ensure!(row.full && row.limit == LimitKind::Quota, "{row:?}");
     Ok(())
 }
 

@@ -6,6 +6,7 @@ mod errors;
 mod expected;
 mod hard;
 mod later;
+mod no_space;
 mod storm;
 
 use std::env;

@@ -41,8 +41,9 @@ impl TestVolume {
         let mount_point = dir.path().join("volume");
         fs::create_dir(&mount_point)?;
         if fs_type == "tmpfs" {
-            let size = format!("size={mib}M");
-            mount("tmpfs", Path::new("tmpfs"), &mount_point, &size)?;
+            let options =
+                format!("size={mib}M{}{options}", if options.is_empty() { "" } else { "," });
+            mount("tmpfs", Path::new("tmpfs"), &mount_point, &options)?;
             return Ok(Self { mount_point, disk: None, _dir: dir });
         }
         let disk = free_disk();

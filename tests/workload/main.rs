@@ -3,7 +3,9 @@
 
 mod bench;
 mod fenced;
+mod hold;
 mod io_paths;
+mod mapped;
 mod places;
 mod restless;
 mod storms;
@@ -49,6 +51,9 @@ enum Work {
         /// Before anything else, write four bytes to this file and a line to stdout
         #[arg(long)]
         log: Option<PathBuf>,
+        /// Create the directory above it first
+        #[arg(long)]
+        parents: bool,
         /// Keep the file open until a line comes on stdin
         #[arg(long)]
         hold: bool,
@@ -74,6 +79,15 @@ enum Work {
         #[arg(long)]
         direct: bool,
     },
+    /// Stores into a mapping of a sparse file, one byte for each page
+    Mapped {
+        path: PathBuf,
+        #[arg(long)]
+        pages: usize,
+        /// Store into one more page, beyond the end of the file
+        #[arg(long)]
+        beyond: bool,
+    },
     /// Every way to write and to free, one file each; prints the truth of each as a JSON array
     Ways {
         dir: PathBuf,
@@ -88,6 +102,8 @@ enum Work {
         #[arg(long)]
         elsewhere: PathBuf,
     },
+    /// A file without a name that no descriptor of the process leads to, until a line comes on stdin
+    Hold(hold::Hold),
     #[command(flatten)]
     Places(places::Places),
     #[command(flatten)]
@@ -122,7 +138,7 @@ fn main() -> anyhow::Result<()> {
         children: Vec::new(),
     };
     match Cli::parse().work {
-        Work::Write { path, bytes, block, wait, append, unlink, chroot, log, hold } => {
+        Work::Write { path, bytes, block, wait, append, unlink, chroot, log, parents, hold } => {
             if let Some(log) = log {
                 fs::write(&log, "log\n")?;
                 println!("begun");
@@ -134,6 +150,9 @@ fn main() -> anyhow::Result<()> {
             if let Some(root) = chroot {
                 std::os::unix::fs::chroot(&root)?;
                 std::env::set_current_dir("/")?;
+            }
+            if let Some(dir) = path.parent().filter(|_| parents) {
+                fs::create_dir_all(dir)?;
             }
             let file = OpenOptions::new().create(true).write(true).append(append).open(&path)?;
             if unlink {
@@ -157,11 +176,13 @@ fn main() -> anyhow::Result<()> {
         Work::Fill { path, block, failures, direct } => {
             fill(&path, block, failures, direct, &mut truth)?;
         }
+        Work::Mapped { path, pages, beyond } => mapped::run(&path, pages, beyond)?,
         Work::Ways { dir, only } => {
             println!("{}", serde_json::to_string(&io_paths::perform(&dir, &only)?)?);
             return Ok(());
         }
         Work::Fenced { dir, elsewhere } => return fenced::run(&dir, &elsewhere),
+        Work::Hold(work) => return hold::run(work, &mut truth),
         Work::Restless(work) => return restless::run(work),
         Work::Places(work) => places::run(work, &mut truth)?,
         Work::Bench(bench) => return bench::run(&bench),

@@ -155,19 +155,19 @@ mod tests {
 
     #[test]
     fn the_mirror_is_taken_from_apt_whatever_its_host() {
-        let main = Some("http://deb.example/pub/debian/".to_owned());
-        assert_eq!(main_archive("http://deb.example/pub/debian/"), main);
-        assert_eq!(main_archive("http://deb.example/pub/debian-security/"), main);
-        assert_eq!(main_archive("http://deb.example/ubuntu/"), None);
-        assert_eq!(main_archive("http://deb.example/node_20.x"), None);
+        let main = Some("http://mirror.example/pub/debian/".to_owned());
+        assert_eq!(main_archive("http://mirror.example/pub/debian/"), main);
+        assert_eq!(main_archive("http://mirror.example/pub/debian-security/"), main);
+        assert_eq!(main_archive("http://mirror.example/ubuntu/"), None);
+        assert_eq!(main_archive("http://mirror.example/node_20.x"), None);
     }
 
     #[test]
     fn each_suite_comes_from_its_archive() {
-        let text = sources("http://deb.example/debian/", &["bookworm", "bookworm-security"]);
+        let text = sources("http://mirror.example/debian/", &["bookworm", "bookworm-security"]);
         let expected = [
-            "http://deb.example/debian bookworm main",
-            "http://deb.example/debian-security bookworm-security main",
+            "http://mirror.example/debian bookworm main",
+            "http://mirror.example/debian-security bookworm-security main",
         ];
         for (line, expected) in text.lines().zip(expected) {
             assert_eq!(line, format!("deb [signed-by={KEYRING}] {expected}"));

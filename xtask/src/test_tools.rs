@@ -28,6 +28,7 @@ pub(crate) fn prepare(workspace: &Workspace) -> Vec<(&'static str, PathBuf)> {
         ("FILLTOP_FLEET_TOOLS", fleet(workspace)),
         ("FILLTOP_INCIDENT_TOOLS", servers(workspace)),
         ("FILLTOP_RUNTIME_TOOLS", runtimes(workspace)),
+        ("FILLTOP_SYSLOG_TOOLS", syslog(workspace)),
         ("FILLTOP_KUBERNETES_TOOLS", kubernetes::tools(workspace)),
     ];
     let found =
@@ -51,6 +52,17 @@ fn servers(workspace: &Workspace) -> Result<PathBuf> {
     let directory = workspace.target.join("tools/servers");
     if !directory.exists() {
         let packages = ["etcd-server", "nginx"].map(str::to_owned);
+        Apt::open(workspace, BOOKWORM)?.unpack(&packages, &directory)?;
+    }
+    Ok(directory)
+}
+
+/// The directory below which rsyslogd is, with the libraries that a machine may lack. Unpacked, because its package
+/// starts it.
+fn syslog(workspace: &Workspace) -> Result<PathBuf> {
+    let directory = workspace.target.join("tools/syslog");
+    if !directory.exists() {
+        let packages = ["libestr0", "libfastjson4", "rsyslog"].map(str::to_owned);
         Apt::open(workspace, BOOKWORM)?.unpack(&packages, &directory)?;
     }
     Ok(directory)

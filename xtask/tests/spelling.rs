@@ -25,8 +25,22 @@ const SKIPPED: &[&str] = &[
 /// Names and abbreviations that look like misspellings, and words that are misspelled or cut short
 /// on purpose.
 const ACCEPTED: &[&str] = &[
-    "abd", "chec", "filp", "flate", "freez", "ful", "inh", "monitord", "paralle", "ratatui",
-    "slee", "sumary", "warnign", "wronly",
+    "abd",
+    "chec",
+    "controllen",
+    "filp",
+    "flate",
+    "freez",
+    "ful",
+    "inh",
+    "monitord",
+    "paralle",
+    "parms",
+    "ratatui",
+    "slee",
+    "sumary",
+    "warnign",
+    "wronly",
 ];
 
 /// Phrases that the project does not use, with the standard term.

@@ -54,6 +54,9 @@ pub(crate) struct VmArgs {
     /// Run only tests whose names contain this; repeatable
     #[arg(long)]
     pub(super) filter: Vec<String>,
+    /// Leave out tests whose names contain this; repeatable
+    #[arg(long)]
+    pub(super) skip: Vec<String>,
     /// Also load this kernel module; repeatable
     #[arg(long, value_name = "NAME")]
     pub(super) module: Vec<String>,
@@ -92,6 +95,7 @@ impl Default for VmArgs {
             fs: None,
             test: Vec::new(),
             filter: Vec::new(),
+            skip: Vec::new(),
             module: Vec::new(),
             append: String::new(),
             timeout: None,

@@ -179,6 +179,8 @@ impl<'a> Runner<'a> {
                 command.splice(0..0, ["env", STARTED_BY_SYSTEMD].map(str::to_owned));
             }
             command.extend(["--test-threads=1", "--show-output"].map(str::to_owned));
+            let skipped = self.arguments.skip.iter();
+            command.extend(skipped.flat_map(|name| ["--skip".to_owned(), name.clone()]));
             command.extend(self.arguments.filter.clone());
             if self.arguments.software == Software::Runtimes && self.arguments.filter.is_empty() {
                 command.extend(INSTALLED_RUNTIMES.map(str::to_owned));

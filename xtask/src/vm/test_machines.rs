@@ -20,9 +20,15 @@ const TIMEOUT_SECONDS: u64 = 2_400;
 /// `cargo xtask vm` and `cargo xtask kernels`.
 const FILESYSTEMS: &str = "ext4,tmpfs,overlay";
 
-/// Suites that also run with kprobes: those that depend on how bytes are counted. All suites run with
-/// fentry. `cargo xtask vm` runs the remaining suites with kprobes, too.
+/// Suites that also run with kprobes, the first one in part: those that depend on how bytes are counted. All
+/// suites run with fentry. `cargo xtask vm` runs the remaining suites with kprobes, too.
 const KPROBE_SUITES: [&str; 2] = ["accounting", "io_paths"];
+
+/// Tests of the suite `accounting` that depend little on the kernel, and that run natively. `cargo xtask vm`
+/// runs them in machines, too.
+const NATIVE_TESTS: [&str; 2] = ["overlays::", "limits::"];
+/// Those that in addition depend little on how bytes are counted: not with kprobes.
+const FENTRY_TESTS: [&str; 4] = ["held::", "files::", "refusals::", "sampled::"];
 
 /// A kernel whose filesystems are modules, and those filesystems on which all ways to write are tested
 /// there, with fentry.
@@ -63,8 +69,12 @@ pub(crate) fn run_tests(
         ..VmArgs::default()
     };
     let all = workspace.tests_in(&[Place::Anywhere]);
-    let (counting, others): (Vec<_>, Vec<_>) =
-        all.iter().partition(|name| KPROBE_SUITES.contains(name));
+    let others: Vec<&str> =
+        all.iter().copied().filter(|name| !KPROBE_SUITES.contains(name)).collect();
+    let accounting = |backend, skipped: &[&[&str]]| VmArgs {
+        skip: skipped.concat().iter().map(|&name| name.to_owned()).collect(),
+        ..with(backend, &KPROBE_SUITES[..1])
+    };
     let (suite, filter) = TRACEPOINT_TESTS;
     let with_tracepoints =
         VmArgs { filter: vec![filter.to_owned()], ..with(Backend::Tracepoint, &[suite]) };
@@ -77,8 +87,10 @@ pub(crate) fn run_tests(
     };
     // These compare numbers and may be slowed down: they run beside the native tests, the longest first.
     let patient = [
-        with(Backend::Fentry, &counting),
-        with(Backend::Kprobe, &KPROBE_SUITES),
+        accounting(Backend::Fentry, &[&NATIVE_TESTS]),
+        with(Backend::Fentry, &KPROBE_SUITES[1..]),
+        with(Backend::Kprobe, &KPROBE_SUITES[1..]),
+        accounting(Backend::Kprobe, &[&NATIVE_TESTS, &FENTRY_TESTS]),
         on_modules,
         with_tracepoints,
     ];
@@ -129,6 +141,17 @@ pub(crate) fn run_tests(
     });
     tally.add(patient);
     tally.add(run(timed, &mut || {}));
+    for (backend, names) in [
+        ("fentry", &NATIVE_TESTS[..]),
+        ("kprobe", &NATIVE_TESTS[..]),
+        ("kprobe", &FENTRY_TESTS[..]),
+    ] {
+        for name in names {
+            tally.add(Tally::skip(format!(
+                "vm {DEFAULT_KERNEL} {backend} accounting {name}: only run by `cargo xtask vm`"
+            )));
+        }
+    }
     for name in all {
         let omitted = [
             ("kprobe", !KPROBE_SUITES.contains(&name)),
