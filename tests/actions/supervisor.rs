@@ -6,7 +6,9 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, ensure};
 use filltop_tests::TestVolume;
+use jiff::{SignedDuration, Timestamp};
 use rustix::process::{Pid, Signal, kill_process};
+use serde_json::Value;
 
 use crate::{Bench, Result, Writer, need_root, resumes, small_writer, writes_nothing};
 
@@ -18,6 +20,8 @@ struct Frozen {
     volume: TestVolume,
     bench: Bench,
     _writer: Writer,
+    /// What `stop` reported when it was done.
+    done: Value,
 }
 
 impl Frozen {
@@ -26,8 +30,8 @@ impl Frozen {
         let bench = Bench::new()?;
         let writer = small_writer(volume.path())?;
         resumes(volume.path(), SOON)?;
-        bench.stop(&writer.pid(), arguments)?;
-        Ok(Self { volume, bench, _writer: writer })
+        let done = bench.stop(&writer.pid(), arguments)?;
+        Ok(Self { volume, bench, _writer: writer, done })
     }
 
     fn dir(&self) -> &Path {
@@ -118,12 +122,16 @@ fn an_orphaned_freeze_is_undone_by_any_helper() -> Result {
 #[test]
 fn a_freeze_expires() -> Result {
     need_root!();
-    let start = Instant::now();
+    let start = Timestamp::now();
     let frozen = Frozen::new(&["--for", "3s"])?;
+    let done = Timestamp::now();
+    let until: Timestamp = frozen.done["until"].as_str().context("until")?.parse()?;
+    let three = SignedDuration::from_secs(3);
+    ensure!(until > start + three && until < done + three, "from {start} or {done} until {until}");
     writes_nothing(frozen.dir())?;
     resumes(frozen.dir(), Duration::from_secs(3))?;
-    let took = start.elapsed();
-    ensure!(took > Duration::from_millis(2_900) && took < Duration::from_secs(5), "{took:?}");
+    let late = Timestamp::now().duration_since(until);
+    ensure!(!late.is_negative() && late < STATED.try_into()?, "resumed {late:#} after its time");
     Ok(())
 }
 

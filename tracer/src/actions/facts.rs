@@ -17,7 +17,7 @@ use super::{restart, terminate, unit};
 use crate::attribute::groups::Groups;
 use crate::attribute::process;
 use crate::measure::colocated;
-use crate::measure::open_files::{ScanInput, scan};
+use crate::measure::open_files::scan_once;
 use tracer_host::cgroup::Hierarchies;
 use tracer_host::mounts::{MountedVolume, served};
 use tracer_host::open_files::mount_lookup::MountLookup;
@@ -27,7 +27,6 @@ use tracer_host::process::status::Status;
 use tracer_host::users::Users;
 use tracer_host::{host_root, mounts};
 use tracer_kernel::fence;
-use tracer_kernel::open_files::{OpenFileReader, OpenFileSource};
 use tracer_model::sanitize::lossless_path;
 
 /// Gathers the facts about a target.
@@ -163,17 +162,7 @@ fn ignores(first: bool, ignored: Option<u64>, caught: Option<u64>) -> bool {
 fn files(pids: &BTreeSet<u32>) -> anyhow::Result<Vec<File>> {
     let volumes = mounts::read().context("cannot read /proc/self/mountinfo: is /proc mounted?")?;
     let lookup = MountLookup::new(&volumes);
-    let mut reader = OpenFileReader::load()
-        .inspect_err(|error| tracing::debug!("open files are read from /proc: {error:#}"))
-        .ok();
-    let scan = scan(ScanInput {
-        source: reader.as_mut().map(|reader| reader as &mut dyn OpenFileSource),
-        volumes: &volumes,
-        lookup: &lookup,
-        names: &mut |_| None,
-        want_mappings: true,
-    });
-    let open = scan.open;
+    let open = scan_once(&volumes, &lookup).open;
     let mut files: BTreeMap<_, File> = BTreeMap::new();
     for file in open.files.iter().filter(|file| pids.contains(&file.pid)) {
         let Some(volume) = volumes.iter().find(|volume| volume.dev == file.dev) else { continue };

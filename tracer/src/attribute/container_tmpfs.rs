@@ -11,8 +11,7 @@ use tracer_common::ProcKey;
 use tracer_model::snapshot::Group;
 
 use super::groups::containers::oldest_in;
-use super::groups::{Groups, Membership};
-use super::views::Views;
+use super::groups::{Groups, Membership, mount_namespace};
 use tracer_host::mounts;
 use tracer_host::mounts::{ContainerMount, Mount, MountedVolume};
 use tracer_host::process::stat::is_same_process;
@@ -39,7 +38,6 @@ impl ContainerTmpfs {
         &mut self,
         written: impl Iterator<Item = (u32, ProcKey)>,
         groups: &mut Groups,
-        views: &Views,
     ) -> bool {
         let before = self.volumes.len();
         for (dev, proc) in written {
@@ -47,10 +45,8 @@ impl ContainerTmpfs {
             if known || self.volumes.len() >= MAX_VOLUMES {
                 continue;
             }
-            let volume = groups
-                .member(&proc)
-                .cloned()
-                .and_then(|at| find_volume(dev, &proc, &at, groups, views));
+            let volume =
+                groups.member(&proc).cloned().and_then(|at| find_volume(dev, &proc, &at, groups));
             match volume {
                 Some(volume) => self.add(volume),
                 // If the writer has already exited, the next writer may lead to the mount.
@@ -117,25 +113,21 @@ fn find_volume(
     proc: &ProcKey,
     member: &Membership,
     groups: &Groups,
-    views: &Views,
 ) -> Option<MountedVolume> {
     if !member.group.is_container() || !groups.has_private_root(member) {
         return None;
     }
-    let own = || {
-        let text = fs::read(format!("/proc/{}/mountinfo", proc.tgid)).ok()?;
-        let mounts = mounts::parse(&text);
-        is_same_process(proc).then_some(mounts)
-    };
-    // The known view may be older than the mount.
-    let mounts = views
-        .mounts(member.mnt_ns)
-        .filter(|mounts| local_tmpfs(mounts, dev).is_some())
-        .map_or_else(own, |mounts| Some(mounts.to_vec()))?;
-    let mount = local_tmpfs(&mounts, dev)?;
     // The container's first process lives as long as the container; most writers do not.
     let mut pids = processes_inside(&member.group, member.mnt_ns, groups);
     pids.push(proc.tgid);
+    // Read now: mounts that were read earlier may be those of a container that was still being set up,
+    // where this one had another path. The namespace is checked last, so that a reused pid's mounts are
+    // discarded.
+    let mounts = pids.iter().find_map(|pid| {
+        let mounts = mounts::parse(&fs::read(format!("/proc/{pid}/mountinfo")).ok()?);
+        (mount_namespace(&pid.to_string()) == Some(member.mnt_ns)).then_some(mounts)
+    })?;
+    let mount = local_tmpfs(&mounts, dev)?;
     pids.into_iter().find_map(|pid| {
         let inside = ContainerMount {
             pid,

@@ -7,13 +7,12 @@ use anyhow::Context as _;
 use clap::Args;
 use tracer_host::mounts;
 use tracer_host::open_files::mount_lookup::MountLookup;
-use tracer_kernel::open_files::{OpenFileReader, OpenFileSource};
 use tracer_model::snapshot::{Held, Snapshot};
 
 use super::args::{AttachArgs, text_options};
 use crate::attribute::groups::Groups;
 use crate::measure::deleted_files;
-use crate::measure::open_files::{ScanInput, scan};
+use crate::measure::open_files::scan_once;
 use crate::output::text;
 use crate::output::text::Missing;
 use crate::service::attach;
@@ -103,16 +102,7 @@ fn of_service(snapshot: Snapshot) -> Found {
 fn search() -> anyhow::Result<Found> {
     let volumes = mounts::read().context("cannot read /proc/self/mountinfo: is /proc mounted?")?;
     let lookup = MountLookup::new(&volumes);
-    let mut reader = OpenFileReader::load()
-        .inspect_err(|error| tracing::debug!("open files are read from /proc: {error:#}"))
-        .ok();
-    let scan = scan(ScanInput {
-        source: reader.as_mut().map(|reader| reader as &mut dyn OpenFileSource),
-        volumes: &volumes,
-        lookup: &lookup,
-        names: &mut |_| None,
-        want_mappings: true,
-    });
+    let scan = scan_once(&volumes, &lookup);
     let found = deleted_files::find(&scan, &volumes, &lookup, &mut Groups::default(), None);
     let missing = match found.unreadable {
         0 if found.hides_processes => Missing::HiddenProcesses,

@@ -14,7 +14,7 @@ use tracer_host::open_files::kernel_users::{self, KernelUser};
 use tracer_host::open_files::mount_lookup::{MountLookup, may_hang};
 use tracer_host::open_files::{OpenFile, OpenFiles};
 use tracer_host::{host_root, open_files};
-use tracer_kernel::open_files::OpenFileSource;
+use tracer_kernel::open_files::{OpenFileReader, OpenFileSource};
 use tracer_model::snapshot::HeldBy;
 
 /// Maximum number of inodes that are searched on one volume: a third of a second, at 0.35 µs for each
@@ -52,6 +52,21 @@ pub struct ScanInput<'a> {
     pub names: NameLookup<'a>,
     /// Whether mappings must be read even if no file without a name is there.
     pub want_mappings: bool,
+}
+
+/// Scans once, for a command that traces nothing. The kernel side is loaded if it can be.
+#[must_use]
+pub fn scan_once(volumes: &[MountedVolume], lookup: &MountLookup) -> OpenFileScan {
+    let mut reader = OpenFileReader::load()
+        .inspect_err(|error| tracing::debug!("open files are read from /proc: {error:#}"))
+        .ok();
+    scan(ScanInput {
+        source: reader.as_mut().map(|reader| reader as &mut dyn OpenFileSource),
+        volumes,
+        lookup,
+        names: &mut |_| None,
+        want_mappings: true,
+    })
 }
 
 /// Files without a name, by device and inode number.

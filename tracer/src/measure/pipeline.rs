@@ -267,8 +267,8 @@ impl Pipeline {
         let devices = self.volumes.devices();
         let unknown = deltas.pairs.keys().filter(|pair| !devices.contains(&pair.dev));
         let written = unknown.map(|pair| (pair.dev, pair.process()));
-        let Attribution { container_tmpfs, groups, views, .. } = &mut self.attribution;
-        if container_tmpfs.discover(written, groups, views) {
+        let Attribution { container_tmpfs, groups, .. } = &mut self.attribution;
+        if container_tmpfs.discover(written, groups) {
             self.refresh_volumes()?;
         }
         Ok(())

@@ -29,9 +29,8 @@ use self::cgroups::Cgroups;
 use self::containers::Containers;
 use self::logs::LogOwner;
 pub use self::membership::Membership;
-use self::process_facts::{
-    chroot, comm, is_image_import, is_running, mount_namespace, start_ticks,
-};
+pub(super) use self::process_facts::mount_namespace;
+use self::process_facts::{chroot, comm, is_image_import, is_running, start_ticks};
 use self::session::{SessionMember, Sessions};
 use super::paths::Names;
 use super::views::Views;

@@ -43,7 +43,7 @@ pub(super) fn start_ticks(proc: &ProcKey) -> u64 {
 }
 
 /// The inode number of a mount namespace: `/proc/PID/ns/mnt` links to `mnt:[4026531841]`.
-pub(super) fn mount_namespace(pid: &str) -> Option<u32> {
+pub(in crate::attribute) fn mount_namespace(pid: &str) -> Option<u32> {
     let link: PathBuf = fs::read_link(format!("/proc/{pid}/ns/mnt")).ok()?;
     link.to_str()?.strip_prefix("mnt:[")?.strip_suffix(']')?.parse().ok()
 }
