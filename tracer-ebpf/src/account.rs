@@ -132,7 +132,7 @@ pub fn account_error(proc: ProcKey, file: FileKey, error: i64) {
     if error == EAGAIN || error == EINTR || error <= ERESTARTSYS {
         return;
     }
-    count_error(&proc, file.dev, error);
+    count_error(proc.start_ns, proc.tgid, file.dev, error);
     process::emit_process_once(proc);
 }
 
@@ -143,9 +143,9 @@ pub const REFUSED_FAULT: i64 = 2;
 
 const NO_ERRORS: Errors = Errors { enospc: 0, edquot: 0, eio: 0, other: 0, short: 0, faults: 0 };
 
-#[inline(never)]
-fn count_error(proc: &ProcKey, dev: u32, error: i64) {
-    let key = ErrorKey { start_ns: proc.start_ns, tgid: proc.tgid, dev };
+#[unsafe(no_mangle)]
+extern "C" fn count_error(start_ns: u64, tgid: u32, dev: u32, error: i64) -> u32 {
+    let key = ErrorKey { start_ns, tgid, dev };
     let first = first_is_active();
     self_stat_add(if first { SelfStat::UsedErrorsA } else { SelfStat::UsedErrorsB }, 1);
     let map = if first { &ERRORS_A } else { &ERRORS_B };
@@ -154,7 +154,7 @@ fn count_error(proc: &ProcKey, dev: u32, error: i64) {
     }
     let Some(errors) = map.get_ptr_mut(key) else {
         self_stat_add(SelfStat::OtherErrors, 1);
-        return;
+        return 0;
     };
     // SAFETY: valid pointers from the map.
     let cell = unsafe {
@@ -168,6 +168,7 @@ fn count_error(proc: &ProcKey, dev: u32, error: i64) {
         }
     };
     atomic_add(cell, 1);
+    0
 }
 
 #[inline(always)]

@@ -4,8 +4,8 @@ use aya_ebpf::macros::map;
 use aya_ebpf::maps::Array;
 use tracer_common::offsets::{OverlayInode, lower_kind};
 
-use crate::inode_usage::bounded;
 use crate::kernel_read::{KernelPtr, ProbeRead, Read, load};
+use crate::overlay::bounded;
 
 /// How overlayfs keeps the real file on this kernel; one entry.
 #[map]

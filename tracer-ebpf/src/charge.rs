@@ -27,14 +27,16 @@ pub fn on_space_changed(inode: KernelPtr, dentry: KernelPtr) {
 #[inline(always)]
 pub fn on_blocks_reserved(inode: KernelPtr, dentry: KernelPtr, blocks: u32) {
     if is_regular::<ProbeRead>(inode) {
-        reconcile_current(inode.addr(), dentry.addr(), blocks);
+        reconcile_current(inode.number(), dentry.number(), blocks);
     }
 }
 
-#[inline(never)]
-fn reconcile_current(inode: u64, dentry: u64, blocks: u32) {
+#[unsafe(no_mangle)]
+extern "C" fn reconcile_current(inode: u64, dentry: u64, blocks: u32) -> u32 {
     let inode = KernelPtr::from_addr(inode);
-    let Some(usage) = usage::<ProbeRead>(kind_of(magic::<ProbeRead>(inode)), inode) else { return };
+    let Some(usage) = usage::<ProbeRead>(kind_of(magic::<ProbeRead>(inode)), inode) else {
+        return 0;
+    };
     let file = file_key::<ProbeRead>(inode);
     let proc = responsible(&file);
     let shift = ProbeRead::read::<u8>(inode, offset!(inode_blkbits)) & 31;
@@ -43,6 +45,7 @@ fn reconcile_current(inode: u64, dentry: u64, blocks: u32) {
     if change != 0 {
         account(proc, file, KernelPtr::from_addr(dentry), inode, counts(change));
     }
+    0
 }
 
 /// Returns the process to charge: the current one, or for a kernel thread the one that changed the
@@ -65,11 +68,11 @@ fn responsible(file: &FileKey) -> ProcKey {
 
 /// Counts as freed the bytes that compression saved: the usage still includes them, but the volume
 /// has them back. For a file that is overwritten repeatedly, no more than the whole usage.
-#[inline(never)]
-pub fn on_compressed(inode: u64, bytes: u64) {
+#[unsafe(no_mangle)]
+pub extern "C" fn on_compressed(inode: u64, bytes: u64) -> u32 {
     let inode = KernelPtr::from_addr(inode);
     let file = file_key::<ProbeRead>(inode);
-    let Some(entry) = INODES.get_ptr_mut(file) else { return };
+    let Some(entry) = INODES.get_ptr_mut(file) else { return 0 };
     // SAFETY: a valid pointer from the map.
     let entry = unsafe { &mut *entry };
     let saved = bytes.min(entry.usage.saturating_sub(entry.saved));
@@ -84,6 +87,7 @@ pub fn on_compressed(inode: u64, bytes: u64) {
             Counters { freed: saved, ..ZERO },
         );
     }
+    0
 }
 
 /// Handles the eviction of an inode from memory. If it has no name left, its space is freed.

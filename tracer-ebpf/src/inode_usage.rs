@@ -25,30 +25,31 @@ pub fn usage<R: Read>(kind: u32, inode: KernelPtr) -> Option<u64> {
             (load!(R, inode, inode_blocks), load!(R, inode, inode_bytes));
         bytes = (blocks << 9) + u64::from(rest);
     }
-    let own = KernelPtr::from_addr(inode.addr().wrapping_sub(u64::from(bounded(layout.vfs_inode))));
-    for part in &layout.parts {
-        if part.size != 0 {
-            let offset = bounded(part.offset);
-            let value = if part.size == 4 {
-                u64::from(ProbeRead::read::<u32>(own, offset))
-            } else {
-                ProbeRead::read::<u64>(own, offset)
-            };
-            let shift = if part.in_blocks == 0 {
-                0
-            } else {
-                let bits: u8 = load!(R, inode, inode_blkbits);
-                bits & 31
-            };
-            bytes += value << shift;
-        }
+    if layout.parts[0].size != 0 {
+        let bits: u8 = load!(R, inode, inode_blkbits);
+        bytes += usage_in_parts(kind, inode.number(), bits.into());
     }
     Some(bytes)
 }
 
-/// Masks an offset from a map, to show the verifier that it is small: in fexit programs the inode
-/// is a typed pointer, to which no unbounded value may be added.
-#[inline(always)]
-pub fn bounded(offset: u32) -> u32 {
-    offset & 0xFFFF
+/// The part of an inode's usage that its filesystem keeps in its own inode. `block_bits` is the base-2
+/// logarithm of the block size.
+#[unsafe(no_mangle)]
+extern "C" fn usage_in_parts(kind: u32, inode: u64, block_bits: u32) -> u64 {
+    let Some(layout) = GAUGES.get(kind) else { return 0 };
+    let layout: &InodeUsageLayout = layout;
+    let own = KernelPtr::from_addr(inode.wrapping_sub(u64::from(layout.vfs_inode)));
+    let mut bytes = 0u64;
+    for part in &layout.parts {
+        if part.size != 0 {
+            let value = if part.size == 4 {
+                u64::from(ProbeRead::read::<u32>(own, part.offset))
+            } else {
+                ProbeRead::read::<u64>(own, part.offset)
+            };
+            let shift = if part.in_blocks == 0 { 0 } else { block_bits & 31 };
+            bytes = bytes.wrapping_add(value << shift);
+        }
+    }
+    bytes
 }

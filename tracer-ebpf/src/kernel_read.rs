@@ -99,6 +99,18 @@ impl KernelPtr {
         low as u32
     }
 
+    /// The whole address as a number, for functions that the verifier checks by themselves: they accept
+    /// no pointer whose type it knows. Two negations turn it into a number (with CAP_PERFMON).
+    #[inline(always)]
+    pub fn number(self) -> u64 {
+        let mut number = self.addr();
+        // SAFETY: arithmetic.
+        unsafe {
+            asm!("{0} = -{0}", "{0} = -{0}", inout(reg) number, options(pure, nomem, nostack))
+        };
+        number
+    }
+
     /// Restores an address from a map. Only for [`ProbeRead`].
     #[inline(always)]
     pub fn from_addr(addr: u64) -> Self {

@@ -55,7 +55,7 @@ fn emit_first<R: Read>(dentry: KernelPtr) -> u64 {
         return 0;
     };
     let above = scratch::get(&NAME_SCRATCH, buffer)
-        .map_or(0, |work| emit_component::<R>(&mut work.record, dentry).addr());
+        .map_or(0, |work| emit_component::<R>(&mut work.record, dentry).number());
     scratch::release(&NAME_SCRATCH, buffer);
     above
 }
@@ -81,13 +81,13 @@ fn emit_component<R: Read>(record: &mut NameRecord, dentry: KernelPtr) -> Kernel
 
 /// Walks up from `dentry`, which was not sent yet, and sends each component until it reaches a
 /// known one.
-#[inline(never)]
-pub fn emit_path_walk(dentry: u64) {
+#[unsafe(no_mangle)]
+pub extern "C" fn emit_path_walk(dentry: u64) -> i32 {
     let Some(mut buffer) = scratch::acquire(&NAME_SCRATCH) else {
         self_stat_add(SelfStat::RingFull, 1);
-        return;
+        return 0;
     };
-    let Some(work) = scratch::get(&NAME_SCRATCH, buffer) else { return };
+    let Some(work) = scratch::get(&NAME_SCRATCH, buffer) else { return 0 };
     work.next = dentry;
     if config!(has_loop) != 0 {
         // Verified once, not once for each step: walks can be long, and loading stays fast.
@@ -108,6 +108,7 @@ pub fn emit_path_walk(dentry: u64) {
         debug!((), "path too deep, inode {}", work.record.file.ino);
     }
     scratch::release(&NAME_SCRATCH, buffer);
+    0
 }
 
 /// `long callback(u32 index, void *ctx)` of bpf_loop; returns 1 to end the loop.

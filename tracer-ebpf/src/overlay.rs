@@ -5,7 +5,6 @@ use aya_ebpf::maps::Array;
 use tracer_common::offsets::counted;
 
 use crate::counted::counted_below;
-use crate::inode_usage::bounded;
 use crate::kernel_read::{KernelPtr, ProbeRead, Read, is_regular, load, offset};
 
 /// Distance in bytes from an overlay's `struct inode` to the pointer to its upper dentry (`struct
@@ -55,4 +54,11 @@ pub fn is_behind<R: Read>(file: KernelPtr) -> bool {
     let named = KernelPtr(load!(R, KernelPtr(load!(R, file, file_dentry)), dentry_inode));
     let inode = KernelPtr(load!(R, file, file_inode));
     mode & FMODE_BACKING != 0 || named.addr() != inode.addr()
+}
+
+/// Masks an offset from a map, to show the verifier that it is small: in fexit programs the inode
+/// is a typed pointer, to which no unbounded value may be added.
+#[inline(always)]
+pub fn bounded(offset: u32) -> u32 {
+    offset & 0xFFFF
 }

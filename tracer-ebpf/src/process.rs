@@ -21,11 +21,13 @@ use crate::{names, scratch};
 /// filesystem context is still the same. Sends the name of the thread if another one was sent.
 #[inline(always)]
 pub fn emit_process_once(proc: ProcKey) {
-    match missing(&proc) {
+    match missing_of_process(proc.start_ns, proc.tgid) {
         NOTHING => {}
-        THREAD => emit_thread(&proc),
+        THREAD => {
+            emit_thread(proc.start_ns, proc.tgid);
+        }
         _ => {
-            let exe = emit_process(&proc);
+            let exe = emit_process(proc.start_ns, proc.tgid);
             if exe != 0 {
                 names::emit_path_walk(exe);
             }
@@ -33,7 +35,7 @@ pub fn emit_process_once(proc: ProcKey) {
     }
 }
 
-/// Results of [`missing`].
+/// Results of [`missing_of_process`].
 const NOTHING: u32 = 0;
 const THREAD: u32 = 1;
 const ALL: u32 = 2;
@@ -41,8 +43,9 @@ const ALL: u32 = 2;
 /// Returns what is to be sent of `proc`: [`ALL`] unless it was described in its present filesystem
 /// context. A server writes its log before its chroot, and a container's first process mounts its
 /// root before it switches to it: both are described again afterwards.
-#[inline(never)]
-fn missing(proc: &ProcKey) -> u32 {
+#[unsafe(no_mangle)]
+extern "C" fn missing_of_process(start_ns: u64, tgid: u32) -> u32 {
+    let proc = &ProcKey { start_ns, tgid, pad: 0 };
     // SAFETY: the value is copied immediately.
     let Some(sent) = (unsafe { EMITTED_PROCS.get(proc) }).copied() else { return ALL };
     let thread = bpf_get_current_pid_tgid();
@@ -72,8 +75,9 @@ pub fn now_s() -> u32 {
 }
 
 /// Sends the name of the current thread, which belongs to `proc`.
-#[inline(never)]
-fn emit_thread(proc: &ProcKey) {
+#[unsafe(no_mangle)]
+extern "C" fn emit_thread(start_ns: u64, tgid: u32) -> u32 {
+    let proc = &ProcKey { start_ns, tgid, pad: 0 };
     let mut record = CommRecord {
         header: RecordHeader { kind: RecordKind::Thread as u32, len: 0 },
         proc: *proc,
@@ -89,6 +93,7 @@ fn emit_thread(proc: &ProcKey) {
             (*sent).at_s = now_s();
         }
     }
+    0
 }
 
 #[inline(always)]
@@ -150,8 +155,9 @@ fn fs_context_of<R: Read>(task: KernelPtr) -> u64 {
 
 /// Describes the current process. Returns the address of its executable's dentry if that has to be
 /// named, else 0.
-#[inline(never)]
-fn emit_process(proc: &ProcKey) -> u64 {
+#[unsafe(no_mangle)]
+pub extern "C" fn emit_process(start_ns: u64, tgid: u32) -> u64 {
+    let proc = &ProcKey { start_ns, tgid, pad: 0 };
     let task = current_task();
     if ProbeRead::read::<u32>(task, offset!(task_tgid)) != proc.tgid {
         // Direct I/O that completes in a kernel worker: its process was described when the I/O was

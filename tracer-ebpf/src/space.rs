@@ -13,7 +13,7 @@ use tracer_common::{Counters, FileKey, InodeSpace, ProcKey, SelfStat};
 use crate::atomic::{atomic_add, exchange};
 use crate::event::ZERO;
 use crate::filesystem::kind_of;
-use crate::inode_usage::{GAUGES, bounded, usage};
+use crate::inode_usage::{GAUGES, usage};
 use crate::kernel_read::{
     KernelPtr, ProbeRead, Read, config, current_proc, file_key, is_regular, load_u32, magic,
 };
@@ -34,15 +34,19 @@ pub fn parts(kind: u32, inode: KernelPtr) -> u32 {
     if kind == usage_kind::TMPFS || kind >= usage_kind::NONE {
         return 0;
     }
-    // SAFETY: the map's values are plain integers, written only by the daemon.
+    hash_of_parts(kind, inode.number())
+}
+
+#[unsafe(no_mangle)]
+extern "C" fn hash_of_parts(kind: u32, inode: u64) -> u32 {
     let Some(layout) = GAUGES.get(kind) else { return 0 };
     let layout: &InodeUsageLayout = layout;
-    let own = KernelPtr::from_addr(inode.addr().wrapping_sub(u64::from(bounded(layout.vfs_inode))));
+    let own = KernelPtr::from_addr(inode.wrapping_sub(u64::from(layout.vfs_inode)));
     let mut mixed = 0u32;
     for part in &layout.parts {
         if part.size != 0 {
             // The lower halves are enough; in a little-endian word, they are at the same offset.
-            let value = ProbeRead::read::<u32>(own, bounded(part.offset));
+            let value = ProbeRead::read::<u32>(own, part.offset);
             mixed = mixed.wrapping_mul(0x9E37_79B1).wrapping_add(value);
         }
     }

@@ -78,21 +78,23 @@ impl Tracer {
             .map_err(|error| {
                 preflight::PreflightError::from_load(&error, !kernel_at_least(5, 11))
             })?;
+        // Before the logger takes its map away.
+        let raw_loader = RawLoader::new(&ebpf, offsets, config)
+            .context("cannot duplicate the map descriptors")?;
         let logger = if options.kernel_log {
             Some(EbpfLogger::init(&mut ebpf).context("cannot start the eBPF log")?)
         } else {
             None
         };
-        let raw_loader = RawLoader::new(&ebpf, offsets, config)
-            .context("cannot duplicate the map descriptors")?;
         let mut manager = HookManager::new(options, types, raw_loader);
         manager.attach_all(&mut ebpf)?;
         manager.load_open_files(&mut ebpf);
         manager.load_drain_iterators(&mut ebpf, DRAIN_ITERATORS, FORGET_NAME);
-        log_verified_instructions();
         manager.finish_startup();
         manager.release_btf();
-        Ok(Self { ebpf, manager, logger, slots_per_cpu, cpus, overlay_retried: false })
+        let tracer = Self { ebpf, manager, logger, slots_per_cpu, cpus, overlay_retried: false };
+        tracer.log_verified_instructions();
+        Ok(tracer)
     }
 
     /// Attaches hooks that became possible or necessary because a filesystem was mounted.
@@ -218,23 +220,25 @@ impl Tracer {
         by_aya.chain(self.manager.raw_programs())
     }
 
+    /// Logs how much the verifier had to go through, which is what a start takes its time for.
+    fn log_verified_instructions(&self) {
+        if !tracing::enabled!(tracing::Level::DEBUG) {
+            return;
+        }
+        let mut sum = 0;
+        for (name, program) in self.programs() {
+            let instructions = sys::verified_instructions(program).unwrap_or(0);
+            tracing::debug!("verified instructions of {name}: {instructions}");
+            sum += instructions;
+        }
+        tracing::debug!("verified instructions of all programs: {sum}");
+    }
+
     /// Forwards pending log lines of the eBPF programs to `tracing`.
     pub fn flush_log(&mut self) {
         if let Some(logger) = &mut self.logger {
             logger.flush();
         }
-    }
-}
-
-/// Logs how much the verifier had to go through, which is what a start takes its time for (since 5.16).
-fn log_verified_instructions() {
-    if !tracing::enabled!(tracing::Level::DEBUG) {
-        return;
-    }
-    for program in aya::programs::loaded_programs().flatten() {
-        let instructions = program.verified_instruction_count();
-        let name = program.name_as_str().unwrap_or_default();
-        tracing::debug!("verified instructions of {name}: {instructions:?}");
     }
 }
 

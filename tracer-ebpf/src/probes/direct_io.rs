@@ -10,8 +10,8 @@ use crate::maps::in_flight::{IN_FLIGHT, InFlight, InFlightKey, hook};
 
 /// Handles direct I/O that was submitted and continues without its process. Returns the result if
 /// it has already completed and was not counted yet, else 0.
-#[inline(never)]
-pub fn queued(iocb: u64, file: u64, kind: u32) -> i64 {
+#[unsafe(no_mangle)]
+pub extern "C" fn queued(iocb: u64, file: u64, kind: u32) -> i64 {
     let file = KernelPtr::from_addr(file);
     let inode = ProbeRead::follow(file, offset!(file_inode));
     let key = ProcFileKey::new(current_proc(), file_key::<ProbeRead>(inode));
@@ -36,11 +36,11 @@ pub fn submitted(iocb: KernelPtr, key: ProcFileKey, file: KernelPtr, kind: u32) 
 /// returned.
 #[inline(always)]
 pub fn completed(iocb: KernelPtr, result: i64) {
-    if count(iocb.addr(), result) {
+    if count_direct(iocb.number(), result) {
         return;
     }
-    leave_result(iocb.addr(), result);
-    if count(iocb.addr(), result) {
+    leave_result(iocb.number(), result);
+    if count_direct(iocb.number(), result) {
         let _ = IN_FLIGHT.remove(InFlightKey { id: iocb.addr(), hook: hook::DIO_DONE });
     }
 }
@@ -49,20 +49,21 @@ pub fn completed(iocb: KernelPtr, result: i64) {
 /// are seen elsewhere.
 #[inline(always)]
 pub fn completed_in_order(iocb: KernelPtr, result: i64) {
-    count(iocb.addr(), result.max(0));
+    count_direct(iocb.number(), result.max(0));
 }
 
 /// Leaves the result for the submission, which has not returned yet.
-#[inline(never)]
-fn leave_result(iocb: u64, result: i64) {
+#[unsafe(no_mangle)]
+extern "C" fn leave_result(iocb: u64, result: i64) -> u32 {
     let done = InFlight { key: inflight::NO_KEY, object: 0, extra: result as u64 };
     let _ = IN_FLIGHT.insert(InFlightKey { id: iocb, hook: hook::DIO_DONE }, done, 0);
+    0
 }
 
 /// Counts the result for the process that submitted the I/O. Returns false if the submission is not
 /// known.
-#[inline(never)]
-fn count(iocb: u64, result: i64) -> bool {
+#[unsafe(no_mangle)]
+extern "C" fn count_direct(iocb: u64, result: i64) -> bool {
     let key = InFlightKey { id: iocb, hook: hook::DIO };
     let Some(call) = IN_FLIGHT.get_ptr(key) else { return false };
     // SAFETY: a valid pointer from the map. Not copied as a whole: the stack is small.

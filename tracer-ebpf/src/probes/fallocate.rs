@@ -46,11 +46,11 @@ pub fn on_file_fallocate(file: KernelPtr, requested: u64, result: i64) {
 /// file.
 #[inline(always)]
 pub fn count_if_unknown(inode: KernelPtr, dentry: KernelPtr, requested: u64, result: i64) -> bool {
-    result == 0 && requested != 0 && count_requested(inode.addr(), dentry.addr(), requested)
+    result == 0 && requested != 0 && count_requested(inode.number(), dentry.number(), requested)
 }
 
-#[inline(never)]
-fn count_requested(inode: u64, dentry: u64, allocated: u64) -> bool {
+#[unsafe(no_mangle)]
+extern "C" fn count_requested(inode: u64, dentry: u64, allocated: u64) -> bool {
     let inode = KernelPtr::from_addr(inode);
     let magic = magic::<ProbeRead>(inode);
     if !is_regular::<ProbeRead>(inode)

@@ -29,14 +29,14 @@ fn tp_io_uring_complete(ctx: RawTracePointContext) -> i32 {
     // outlives its process ends in a kernel thread.
     if leader.addr() == current_leader().0.addr() {
         // What was requested is not known here.
-        syscall_exit::on_write_return(file.addr(), i64::from(result), 0);
+        syscall_exit::on_write_return(file.number(), i64::from(result), 0);
     } else {
         let proc = ProcKey {
             start_ns: ProbeRead::read(leader, offset!(task_start_boottime)),
             tgid: ProbeRead::read(leader, offset!(task_tgid)),
             pad: 0,
         };
-        syscall_exit::on_write_completed(file.addr(), i64::from(result), &proc);
+        syscall_exit::count_write(file.number(), i64::from(result), proc.start_ns, proc.tgid);
     }
     0
 }

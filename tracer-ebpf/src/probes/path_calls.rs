@@ -60,9 +60,9 @@ fn tp_sys_exit_path(ctx: BtfTracePointContext) -> i32 {
     0
 }
 
-/// Not inlined, because the frames of a call chain share 512 bytes.
-#[inline(never)]
-fn on_path(fd: i32, path: u64, kind: u32, result: i32) -> u32 {
+/// Handles one call with a path, with its result. `kind` is what it does if it succeeds.
+#[unsafe(no_mangle)]
+extern "C" fn on_path(fd: i32, path: u64, kind: u32, result: i32) -> u32 {
     let base = if fd == AT_FDCWD {
         place::working_directory()
     } else {

@@ -94,7 +94,7 @@ pub fn write_iter_slow<R: Read>(
     if result == EIOCBQUEUED {
         // Here and not in a function below: the frames of a call chain share 512 bytes.
         process::emit_process_once(current_proc());
-        result = direct_io::queued(iocb.addr(), file.addr(), kind);
+        result = direct_io::queued(iocb.number(), file.number(), kind);
     } else {
         if result > 0 {
             end = load!(R, iocb, kiocb_pos);
@@ -132,7 +132,9 @@ pub fn vfs_write<R: Read>(file: KernelPtr, result: i64, left: u64) {
                 account_error(current_proc(), file_key::<R>(inode), SHORT_WRITE);
             }
         }
-        counted::UPPER => count_overlay_write(inode.addr(), result),
+        counted::UPPER => {
+            count_overlay_write(inode.number(), result);
+        }
         _ => {}
     }
 }
@@ -165,12 +167,12 @@ pub fn vfs_writev<R: Read>(file: KernelPtr, result: i64, left: u64) {
 
 /// Counts a write to a file of an overlay, if the upper file is not counted below. Not inlined,
 /// because the frames of a call chain share 512 bytes.
-#[inline(never)]
-fn count_overlay_write(inode: u64, result: i64) {
+#[unsafe(no_mangle)]
+extern "C" fn count_overlay_write(inode: u64, result: i64) -> u32 {
     let dentry = overlay::upper_dentry(KernelPtr::from_addr(inode));
     let inode = ProbeRead::follow(dentry, offset!(dentry_inode));
     if dentry.is_null() || counted_below::<ProbeRead>(inode) != 0 {
-        return;
+        return 0;
     }
     account_write::<ProbeRead>(&WriteEvent {
         target: WriteTarget {
@@ -183,6 +185,7 @@ fn count_overlay_write(inode: u64, result: i64) {
         result,
         end: 0,
     });
+    0
 }
 
 /// Counts a page that was made dirty through a mapping as written, because that is as close as it
@@ -200,20 +203,20 @@ pub fn page_dirtied(file: KernelPtr) {
 #[inline(always)]
 pub fn pages_dirtied(inode: KernelPtr, dentry: KernelPtr, pages: u32) {
     if is_regular::<ProbeRead>(inode) {
-        count_pages(inode.addr(), dentry.addr(), pages);
+        count_pages(inode.number(), dentry.number(), pages);
         charge::on_blocks_reserved(inode, dentry, pages);
     }
 }
 
-/// Not inlined, because the frames of a call chain share 512 bytes.
-#[inline(never)]
-fn count_pages(inode: u64, dentry: u64, pages: u32) {
+#[unsafe(no_mangle)]
+extern "C" fn count_pages(inode: u64, dentry: u64, pages: u32) -> u32 {
     const PAGE: u64 = 4096;
     let inode = KernelPtr::from_addr(inode);
     let flags = slot_flags::APPROXIMATE;
     let delta = Counters { written: u64::from(pages) * PAGE, flags, ..ZERO };
     let file = file_key::<ProbeRead>(inode);
     account(current_proc(), file, KernelPtr::from_addr(dentry), inode, delta);
+    0
 }
 
 /// Handles the entry of a change of attributes; only a change of the size matters.
@@ -298,13 +301,14 @@ pub fn mark_reflinked(file: &FileKey) {
 
 /// Handles the return of copy_file_range. Nothing else shows whether it copied; on filesystems that
 /// can share space, it shares. Not inlined, because the frames of a call chain share 512 bytes.
-#[inline(never)]
-pub fn on_copied(file: u64) {
+#[unsafe(no_mangle)]
+pub extern "C" fn on_copied(file: u64) -> u32 {
     let (inode, _) = overlay::target(KernelPtr::from_addr(file));
     let kind = kind_of(magic::<ProbeRead>(inode));
     if kind == usage_kind::XFS || kind == usage_kind::BTRFS {
         mark_reflinked(&file_key::<ProbeRead>(inode));
     }
+    0
 }
 
 /// Handles the entry of a function in which a filesystem changes an inode's space on its own: xfs

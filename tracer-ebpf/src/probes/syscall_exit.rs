@@ -16,8 +16,8 @@ use crate::user_read::read_user;
 
 /// Handles the return of a write of the current process, with the number of bytes that were requested
 /// but not written. Not inlined, because the frames of a call chain share 512 bytes.
-#[inline(never)]
-pub fn on_write_return(file: u64, result: i64, left: u64) {
+#[unsafe(no_mangle)]
+pub extern "C" fn on_write_return(file: u64, result: i64, left: u64) -> u32 {
     let file = KernelPtr::from_addr(file);
     let inode = ProbeRead::follow(file, offset!(file_inode));
     let is_counted = result > 0
@@ -28,26 +28,29 @@ pub fn on_write_return(file: u64, result: i64, left: u64) {
             usage_kind::NONE,
         );
     if !is_counted {
-        count_write(file, inode, result, current_proc());
+        let proc = current_proc();
+        count_write(file.addr(), result, proc.start_ns, proc.tgid);
     }
     // Last: the verifier goes through everything that follows once for each way through this.
     if result > 0 && left != 0 {
-        count_short(file.addr());
+        count_short_of_call(file.addr());
     }
+    0
 }
 
 /// `O_DIRECT` of x86-64: such a write may end early for other reasons.
 const O_DIRECT: u32 = 0o40_000;
 
 /// Counts a write that returned fewer bytes than requested.
-#[inline(never)]
-fn count_short(file: u64) {
+#[unsafe(no_mangle)]
+extern "C" fn count_short_of_call(file: u64) -> u32 {
     let file = KernelPtr::from_addr(file);
     let flags: u32 = ProbeRead::read(file, offset!(file_flags));
     let (inode, _) = overlay::target(file);
     if flags & O_DIRECT == 0 && is_regular::<ProbeRead>(inode) {
         account_error(current_proc(), file_key::<ProbeRead>(inode), SHORT_WRITE);
     }
+    0
 }
 
 /// `struct iovec` of linux/uio.h.
@@ -78,25 +81,20 @@ pub fn left_of_vector(vector: u64, parts: u64, written: u64) -> u64 {
     sum.saturating_sub(written)
 }
 
-/// Handles the completion of a write while another process runs than the one that requested it.
-#[inline(never)]
-pub fn on_write_completed(file: u64, result: i64, proc: &ProcKey) {
+/// Counts the result of a write of a process, which may not be the current one when it completes.
+#[unsafe(no_mangle)]
+pub extern "C" fn count_write(file: u64, result: i64, start_ns: u64, tgid: u32) -> u32 {
     let file = KernelPtr::from_addr(file);
-    count_write(file, ProbeRead::follow(file, offset!(file_inode)), result, *proc);
-}
-
-#[inline(always)]
-fn count_write(file: KernelPtr, inode: KernelPtr, result: i64, proc: ProcKey) {
+    let mut inode = ProbeRead::follow(file, offset!(file_inode));
     if !is_regular::<ProbeRead>(inode) {
-        return;
+        return 0;
     }
-    let mut inode = inode;
     let mut dentry = ProbeRead::follow(file, offset!(file_dentry));
     let mut below = counted_below::<ProbeRead>(inode);
     if below == counted::UPPER {
         dentry = overlay::upper_dentry(inode);
         if dentry.is_null() {
-            return;
+            return 0;
         }
         inode = ProbeRead::follow(dentry, offset!(dentry_inode));
         below = counted_below::<ProbeRead>(inode);
@@ -107,14 +105,16 @@ fn count_write(file: KernelPtr, inode: KernelPtr, result: i64, proc: ProcKey) {
         _ => true,
     };
     if skip {
-        return;
+        return 0;
     }
+    let proc = ProcKey { start_ns, tgid, pad: 0 };
     account_write::<ProbeRead>(&WriteEvent {
         target: WriteTarget { proc, file: file_key::<ProbeRead>(inode), dentry, inode },
         kind: usage_kind::NONE,
         result,
         end: BY_SYSCALL,
     });
+    0
 }
 
 const FICLONE: u32 = 0x4004_9409;
@@ -136,12 +136,11 @@ struct CloneRange {
 }
 
 /// Handles a reflink that succeeded, which is all or nothing: the file shares what was requested.
-/// Not inlined, because the frames of a call chain share 512 bytes.
-#[inline(never)]
-pub fn on_clone(file: u64, command: u32, argument: u64) {
+#[unsafe(no_mangle)]
+pub extern "C" fn on_clone(file: u64, command: u32, argument: u64) -> u32 {
     let (inode, dentry) = overlay::target(KernelPtr::from_addr(file));
     if !is_regular::<ProbeRead>(inode) || counted_below::<ProbeRead>(inode) != 0 {
-        return;
+        return 0;
     }
     let mut range = CloneRange { source: argument as i64, offset: 0, length: 0 };
     if command == FICLONERANGE {
@@ -159,4 +158,5 @@ pub fn on_clone(file: u64, command: u32, argument: u64) {
     shared::mark_reflinked(&key);
     let delta = Counters { written: range.length, ..ZERO };
     account(current_proc(), key, dentry, inode, delta);
+    0
 }

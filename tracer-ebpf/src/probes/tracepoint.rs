@@ -236,7 +236,7 @@ fn tp_sys_exit(ctx: BtfTracePointContext) -> i32 {
         Call::Write => {
             // Before the rest: otherwise the verifier would go through this once more after it.
             if number == syscall::COPY_FILE_RANGE && result > 0 {
-                shared::on_copied(file.addr());
+                shared::on_copied(file.number());
             }
             let left = match number {
                 syscall::WRITE | syscall::PWRITE64 => {
@@ -253,7 +253,7 @@ fn tp_sys_exit(ctx: BtfTracePointContext) -> i32 {
                 // At the end of the source, they return less than requested.
                 _ => 0,
             };
-            syscall_exit::on_write_return(file.addr(), result, left);
+            syscall_exit::on_write_return(file.number(), result, left);
         }
         Call::Space => {
             // For a file of an overlay, it is not the file's own inode.
@@ -275,7 +275,7 @@ fn tp_sys_exit(ctx: BtfTracePointContext) -> i32 {
         }
         Call::Clone => {
             let command: u64 = load!(BtfRead, regs, regs_si);
-            syscall_exit::on_clone(file.addr(), command as u32, load!(BtfRead, regs, regs_dx));
+            syscall_exit::on_clone(file.number(), command as u32, load!(BtfRead, regs, regs_dx));
         }
         Call::Open => shared::on_opened(file),
     }

@@ -133,11 +133,11 @@ impl RawLoader {
         };
         let maps = std::mem::take(&mut object.maps);
         let joined = maps.iter().map(|(name, map)| {
-            let ours = self.maps.get(name)?;
-            Some((name.as_str(), ours.as_raw_fd(), map))
+            let ours = self.maps.get(name);
+            let ours = ours.ok_or_else(|| format!("map {name} of the eBPF object is missing"))?;
+            Ok((name.as_str(), ours.as_raw_fd(), map))
         });
-        let joined: Option<Vec<_>> = joined.collect();
-        let joined = joined.ok_or("a map of the eBPF object is missing")?;
+        let joined: Vec<_> = joined.collect::<Result<_, String>>()?;
         let code = object.functions.keys().map(|(section, _)| *section).collect();
         object
             .relocate_maps(joined.into_iter(), &code)

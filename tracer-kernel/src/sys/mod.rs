@@ -132,6 +132,14 @@ pub(crate) fn recursion_misses(program: BorrowedFd<'_>) -> io::Result<u64> {
     Ok(program_info(program)?.recursion_misses)
 }
 
+/// Returns how many instructions of a program the verifier went through (5.16; before, 0).
+///
+/// # Errors
+/// The kernel's error.
+pub(crate) fn verified_instructions(program: BorrowedFd<'_>) -> io::Result<u32> {
+    Ok(program_info(program)?.verified_insns)
+}
+
 /// Duration and number of runs of a program while run-time statistics were enabled
 /// (`aya::sys::enable_stats`).
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
