@@ -29,7 +29,8 @@ pub fn emit_path_once<R: Read>(file: &FileKey, dentry: KernelPtr, inode: KernelP
     if dentry.is_null() || NAMED.get_ptr(file).is_some() {
         return;
     }
-    let mut first = dentry.addr();
+    let own = dentry.number();
+    let mut first = own;
     if !inode.is_null() {
         let named = KernelPtr(load!(R, dentry, dentry_inode));
         if named.addr() != inode.addr() {
@@ -38,7 +39,7 @@ pub fn emit_path_once<R: Read>(file: &FileKey, dentry: KernelPtr, inode: KernelP
     }
     // Only where loads are cheap. Elsewhere, the verifier would go through all of it twice for no
     // gain.
-    if R::TYPED && first == dentry.addr() {
+    if R::TYPED && first == own {
         first = emit_first::<R>(dentry);
     }
     if first != 0 {
