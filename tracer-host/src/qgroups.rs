@@ -48,6 +48,7 @@ fn group(directory: &Path) -> Option<QuotaUse> {
     let (used_bytes, limit) = limits.min_by_key(|(used, max)| max.saturating_sub(*used))?;
     Some(QuotaUse {
         name: format!("qgroup {level}/{id}"),
+        user: None,
         used_bytes,
         limit_bytes: Some(limit),
         used_inodes: 0,

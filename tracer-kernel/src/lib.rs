@@ -17,6 +17,7 @@ pub(crate) mod options;
 pub(crate) mod overlay;
 pub(crate) mod preemption;
 pub(crate) mod preflight;
+pub mod quotas;
 pub mod read;
 pub mod self_overhead;
 #[cfg(test)]

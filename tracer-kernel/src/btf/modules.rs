@@ -5,10 +5,11 @@
 //! startup are kept; a [`Helper`] gets those of modules that are loaded later.
 
 use std::collections::HashMap;
+use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
-use super::helper::Helper;
+use super::helper::{Helper, NAME};
 use crate::attach::error::NoModuleBtf;
 use crate::capabilities::has_sys_admin;
 use crate::hooks;
@@ -81,11 +82,22 @@ impl ModuleBtf {
             Ok(found) => {
                 self.kept = found.into_iter().map(|(name, fd)| (name, Arc::new(fd))).collect();
             }
-            Err(error) => {
-                ::tracing::warn!("helper process for the BTF of modules: {error}");
-                self.source = Source::NoHelper(error.to_string());
-            }
+            Err(error) => self.helper_failed(&error),
         }
+    }
+
+    /// Returns the process that keeps CAP_SYS_ADMIN, if it runs.
+    pub(crate) const fn helper(&self) -> Option<&Helper> {
+        match &self.source {
+            Source::Helper(helper) => Some(helper),
+            Source::Nowhere | Source::NoHelper(_) => None,
+        }
+    }
+
+    /// Notes that the helper does not answer any more.
+    pub(crate) fn helper_failed(&mut self, error: &io::Error) {
+        ::tracing::warn!("helper process {}: {error}", NAME.to_string_lossy());
+        self.source = Source::NoHelper(error.to_string());
     }
 
     /// Returns the descriptor of a module's BTF.

@@ -23,6 +23,9 @@ pub struct BtrfsSpace {
 pub struct QuotaUse {
     /// What it applies to: `user deploy`, `project 42`, `qgroup 0/257`.
     pub name: String,
+    /// The user, if it is a user's quota.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub user: Option<String>,
     /// Space in use, bytes.
     pub used_bytes: u64,
     /// The hard limit, bytes; `None` if only inodes are limited.

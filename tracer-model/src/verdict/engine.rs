@@ -4,7 +4,7 @@ use std::collections::{HashMap, HashSet};
 
 use super::assess::{Assessment, Situation, assess, candidates};
 use super::ledger::{Ledger, Window, group_key};
-use super::limits::{Limits, has_limit, limit_of};
+use super::limits::{Limits, has_limit, limit_of, limited_user};
 use crate::snapshot::{LimitKind, Resource, Snapshot, State, Verdict, Victim, Volume, Writer};
 
 /// Lengths of windows, seconds, shortest first.
@@ -175,11 +175,17 @@ impl VolumeState {
                 let at = usize::from(resource == Resource::Inodes);
                 led.map_or_else(|| self.grown_window(FULL_S, resource), |led| led[at].clone())
             }
-            (State::Filling, Some(eta_s)) => self.agreeing_window(&limit, eta_s),
+            (State::Filling, Some(eta_s)) => {
+                self.agreeing_window(&limit, eta_s, limited_user(volume))
+            }
             _ => {
                 self.length_s = None;
                 self.grown_window(USUAL_S, resource)
             }
+        };
+        let window = match limited_user(volume) {
+            Some(user) => window.of_user(&self.ledger, user),
+            None => window,
         };
         Situation { state, limit, window }
     }
@@ -206,8 +212,11 @@ impl VolumeState {
 
     /// The longest window whose pace agrees with the estimate about as well as the best one's: the
     /// growth that is shown, and the time to full, must not contradict each other.
-    fn agreeing_window(&mut self, limit: &Limits, eta_s: f64) -> Window {
-        let windows = self.ledger.windows(&LENGTHS_S, limit.resource);
+    fn agreeing_window(&mut self, limit: &Limits, eta_s: f64, user: Option<&str>) -> Window {
+        let mut windows = self.ledger.windows(&LENGTHS_S, limit.resource);
+        if let Some(user) = user {
+            windows = windows.into_iter().map(|it| it.of_user(&self.ledger, user)).collect();
+        }
         let differs = |window: &Window| {
             // Metadata has no change of its own; a clean-up and an idle volume have no pace.
             let per_s = if limit.kind == LimitKind::Metadata {

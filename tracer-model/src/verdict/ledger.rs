@@ -158,6 +158,16 @@ impl Window {
         self.change - counted(self.others) - named
     }
 
+    /// What the processes of one user took, as if nobody else had taken anything.
+    pub(super) fn of_user(self, ledger: &Ledger, user: &str) -> Self {
+        let is_theirs = |id: MemberId| {
+            ledger.get(id).is_some_and(|member| member.row.user.as_deref() == Some(user))
+        };
+        let taken: Vec<_> = self.taken.into_iter().filter(|(id, _)| is_theirs(*id)).collect();
+        let change = taken.iter().map(|(_, net)| net).sum();
+        Self { taken, change, others: 0.0, ..self }
+    }
+
     /// The window without this time at its beginning, in which nothing happened.
     fn without(self, idle_s: f64) -> Self {
         let length_s = if idle_s < self.length_s { self.length_s - idle_s } else { self.length_s };

@@ -18,6 +18,12 @@ pub(super) fn has_limit(volume: &Volume) -> bool {
     volume.total_bytes > 0 || volume.inodes_total > 0
 }
 
+/// The user whose quota runs out. Only that user's processes take something of it.
+pub(super) fn limited_user(volume: &Volume) -> Option<&str> {
+    let quota = volume.quotas.first().filter(|_| volume.limit == LimitKind::Quota)?;
+    quota.user.as_deref()
+}
+
 /// The limit that is reached first, as the forecast found it.
 pub(super) fn limit_of(volume: &Volume) -> Limits {
     let kind = match volume.limit {

@@ -37,6 +37,8 @@ struct State {
     used: u64,
     inodes_used: u64,
     metadata_used: u64,
+    /// Growth of the user whose quota it is.
+    grown_by_user: u64,
     forecaster: Forecaster,
 }
 
@@ -46,6 +48,7 @@ impl State {
             used: size(&spec.used),
             inodes_used: spec.inodes_used,
             metadata_used: spec.metadata.as_ref().map_or(0, |[_, used]| size(used)),
+            grown_by_user: 0,
             forecaster: Forecaster::new(Policy::default()),
             spec: spec.clone(),
         }
@@ -64,12 +67,21 @@ impl State {
         Some(size(total) + optional(self.spec.unallocated.as_ref()))
     }
 
+    fn quota_user(&self) -> Option<&str> {
+        self.spec.quota.as_ref()?.0.strip_prefix("user ")
+    }
+
     /// The quota's name, use and limit: what was used at the start counts, and all growth since.
     fn quota(&self) -> Option<QuotaUse> {
         let (name, used, limit) = self.spec.quota.as_ref()?;
-        let grown = self.used.saturating_sub(size(&self.spec.used));
+        let user = self.quota_user().map(str::to_owned);
+        let grown = match user {
+            Some(_) => self.grown_by_user,
+            None => self.used.saturating_sub(size(&self.spec.used)),
+        };
         Some(QuotaUse {
             name: name.clone(),
+            user,
             used_bytes: size(used) + grown,
             limit_bytes: Some(size(limit)),
             used_inodes: 0,
@@ -178,6 +190,9 @@ fn process(
     let frees = optional(spec.frees.as_ref()).min(state.used + gets);
     let rewrites = optional(spec.rewrites.as_ref());
     state.used = state.used + gets - frees;
+    if spec.user.is_some() && spec.user.as_deref() == state.quota_user() {
+        state.grown_by_user = (state.grown_by_user + gets).saturating_sub(frees);
+    }
     let creates = match (state.spec.inodes, state.metadata_max()) {
         (0, None) => spec.creates,
         (0, Some(max)) => {
@@ -198,6 +213,7 @@ fn process(
     let mount = state.spec.mount.clone();
     let mut row = Writer {
         thread: spec.thread.clone(),
+        user: spec.user.clone(),
         group: spec.group.as_deref().map(group),
         cmdline: spec.cmdline.clone(),
         inodes_created: Some(creates),

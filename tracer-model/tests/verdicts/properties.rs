@@ -17,6 +17,7 @@ fn process() -> impl Strategy<Value = ProcessSpec> {
         let (takes, frees, creates, removes) = amounts;
         ProcessSpec {
             pid,
+            user: None,
             comm: NAMES[pid as usize % NAMES.len()].to_owned(),
             group: grouped.then(|| format!("unit g{}.service", pid % 3)),
             on: None,

@@ -52,7 +52,8 @@ pub struct VolumeSpec {
     /// Whether space is not traced: growth is then the bytes written.
     #[serde(default)]
     pub untraced: bool,
-    /// A quota on the volume: name, use at the start, limit. All growth counts.
+    /// A quota on the volume: name, use at the start, limit. All growth counts, or for `user NAME` that
+    /// of the user's processes.
     pub quota: Option<(String, String, String)>,
 }
 
@@ -93,6 +94,7 @@ pub struct Phase {
 pub struct ProcessSpec {
     pub pid: u32,
     pub comm: String,
+    pub user: Option<String>,
     /// KIND NAME: `unit web.service`, `docker web`; none: no group.
     pub group: Option<String>,
     /// Mount point; the first volume by default.

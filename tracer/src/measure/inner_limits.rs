@@ -1,11 +1,14 @@
 //! The limits of volumes that statvfs does not describe: the metadata of a btrfs, and quotas.
 
 use std::collections::HashMap;
+use std::os::fd::AsFd as _;
 use std::path::PathBuf;
 
 use tracer_host::btrfs::{Btrfs, Reading};
 use tracer_host::mounts::MountedVolume;
 use tracer_host::qgroups;
+use tracer_host::users::Users;
+use tracer_kernel::quotas::{self, Quota, QuotaKind};
 use tracer_model::forecast::{Limit, LimitUsage};
 use tracer_model::snapshot::QuotaUse;
 
@@ -13,6 +16,10 @@ use tracer_model::snapshot::QuotaUse;
 const EXAMINE_S: f64 = 10.0;
 /// How often quotas are read, seconds.
 const QUOTAS_S: f64 = 2.0;
+/// Filesystems with quotas of users, groups and projects.
+const WITH_QUOTAS: [&str; 5] = ["ext2", "ext3", "ext4", "xfs", "f2fs"];
+/// Number of such quotas that are read often, the fullest ones.
+const MAX_READ: usize = 64;
 /// Number of quotas of a volume that are kept, the fullest ones.
 const MAX_QUOTAS: usize = 5;
 /// A quota that is fuller than this may run out: it is forecast from then on.
@@ -23,14 +30,17 @@ const FORECAST_FROM: f64 = 0.5;
 pub(super) struct InnerLimits {
     volumes: HashMap<u32, VolumeLimits>,
     examined_s: Option<f64>,
+    users: Users,
 }
 
 /// The limits of one volume.
 #[derive(Default)]
 pub(super) struct VolumeLimits {
     btrfs: Option<Btrfs>,
-    /// Groups with a limit.
+    /// Groups of a btrfs with a limit.
     groups: Vec<PathBuf>,
+    /// Whose quotas are read on other filesystems: those with a limit.
+    limited: Vec<(QuotaKind, u32)>,
     quotas_s: Option<f64>,
     /// How a btrfs divides its space.
     pub(super) reading: Option<Reading>,
@@ -58,8 +68,10 @@ impl InnerLimits {
             self.examined_s = Some(now_s);
             self.examine(mounted);
         }
+        let users = &self.users;
         for (dev, limits) in &mut self.volumes {
-            limits.sample(now_s, has_exceeded(*dev));
+            let volume = mounted.iter().find(|volume| volume.dev == *dev);
+            limits.sample(now_s, has_exceeded(*dev), volume, users);
         }
     }
 
@@ -75,6 +87,19 @@ impl InnerLimits {
                 limits.btrfs = Some(btrfs);
             }
         }
+        self.users.refresh();
+        for volume in mounted.iter().filter(|volume| WITH_QUOTAS.contains(&&*volume.fs_type)) {
+            let Some(root) = volume.open_path() else { continue };
+            let mut found = quotas::limited(root.as_fd());
+            found.sort_by(|a, b| {
+                fullness(&named(b, &self.users)).total_cmp(&fullness(&named(a, &self.users)))
+            });
+            if !found.is_empty() || self.volumes.contains_key(&volume.dev) {
+                let limits = self.volumes.entry(volume.dev).or_default();
+                limits.limited =
+                    found.iter().take(MAX_READ).map(|one| (one.kind, one.id)).collect();
+            }
+        }
     }
 
     /// The limits of a volume, if it has some.
@@ -84,13 +109,27 @@ impl InnerLimits {
 }
 
 impl VolumeLimits {
-    fn sample(&mut self, now_s: f64, has_exceeded: bool) {
+    fn sample(
+        &mut self,
+        now_s: f64,
+        has_exceeded: bool,
+        volume: Option<&MountedVolume>,
+        users: &Users,
+    ) {
         self.reading = self.btrfs.as_ref().and_then(Btrfs::read);
         if !has_exceeded && self.quotas_s.is_some_and(|at| now_s - at < QUOTAS_S) {
             return;
         }
         self.quotas_s = Some(now_s);
-        self.set_quotas(qgroups::read(&self.groups));
+        let mut found = qgroups::read(&self.groups);
+        // Opened only briefly, as above.
+        if !self.limited.is_empty()
+            && let Some(root) = volume.and_then(MountedVolume::open_path)
+        {
+            let read = quotas::read(root.as_fd(), &self.limited);
+            found.extend(read.iter().map(|quota| named(quota, users)));
+        }
+        self.set_quotas(found);
     }
 
     fn set_quotas(&mut self, mut quotas: Vec<QuotaUse>) {
@@ -123,6 +162,25 @@ impl VolumeLimits {
     }
 }
 
+/// A quota with the name that it is known by: `user deploy`, `group 33`, `project 42`.
+fn named(quota: &Quota, users: &Users) -> QuotaUse {
+    let user = (quota.kind == QuotaKind::User)
+        .then(|| users.name(quota.id).map_or_else(|| quota.id.to_string(), str::to_owned));
+    let name = match (&user, quota.kind) {
+        (Some(user), _) => format!("user {user}"),
+        (None, QuotaKind::Group) => format!("group {}", quota.id),
+        (None, _) => format!("project {}", quota.id),
+    };
+    QuotaUse {
+        name,
+        user,
+        used_bytes: quota.used_bytes,
+        limit_bytes: quota.limit_bytes,
+        used_inodes: quota.used_inodes,
+        limit_inodes: quota.limit_inodes,
+    }
+}
+
 /// The used share of the quota's nearer limit.
 fn fullness(quota: &QuotaUse) -> f64 {
     let share = |used: u64, limit: Option<u64>| match limit {
@@ -139,6 +197,7 @@ mod tests {
     fn quota(name: &str, used: u64, limit: u64) -> QuotaUse {
         QuotaUse {
             name: name.to_owned(),
+            user: None,
             used_bytes: used,
             limit_bytes: Some(limit),
             used_inodes: 0,

@@ -40,12 +40,29 @@ fn descriptor(fd: &OwnedFd) -> i32 {
 }
 
 #[test]
+fn quotas_are_read_where_there_are_some() {
+    if let Some(reason) = cannot() {
+        println!("SKIP quotas_are_read_where_there_are_some: {reason}");
+        return;
+    }
+    let helper = Helper::start(&["vmlinux"]).unwrap();
+    let no_quotas = std::fs::File::open("/proc").unwrap();
+    for kind in 0..QUOTA_KINDS {
+        assert_eq!(helper.next_quota(no_quotas.as_fd(), kind, 0).unwrap(), None);
+    }
+    // It goes on.
+    assert_eq!(helper.list().unwrap().len(), 1);
+    // No such kind.
+    assert!(helper.next_quota(no_quotas.as_fd(), QUOTA_KINDS, 0).is_err());
+}
+
+#[test]
 fn any_other_message_ends_the_helper() {
     if let Some(reason) = cannot() {
         println!("SKIP any_other_message_ends_the_helper: {reason}");
         return;
     }
-    for message in [&b"x"[..], b"??", b""] {
+    for message in [&b"x"[..], b"??", b"", b"q\0\0\0\0\0", b"q\0\0\0\0\0\0\0"] {
         let helper = Helper::start(&["vmlinux"]).unwrap();
         send(&helper.socket, message, SendFlags::NOSIGNAL).unwrap();
         // It may exit before the request is sent.
@@ -108,6 +125,13 @@ fn any_other_system_call_kills_the_helper() {
     ] {
         assert_eq!(end_of(|| bpf_command(command)), Err(libc::SIGSYS), "{command:?}");
     }
+    // SAFETY: neither call has a filesystem, and the second is not made.
+    let quotas = |command: u32| {
+        end_of(|| unsafe { libc::syscall(libc::SYS_quotactl_fd, -1, command, 0, 0) })
+    };
+    assert_eq!(quotas(next_quota_command(1)), Ok(libc::EBADF));
+    const Q_SETQUOTA: u32 = 0x80_0008;
+    assert_eq!(quotas(Q_SETQUOTA << 8 | 1), Err(libc::SIGSYS));
     for call in [
         libc::SYS_getpid,
         libc::SYS_openat,
