@@ -183,14 +183,16 @@ pub(super) fn candidates<'l>(window: &Window, ledger: &'l Ledger) -> Vec<Candida
     }
     for members in groups.into_values() {
         let taken: f64 = members.iter().map(|(_, _, taken)| taken).sum();
-        let largest = members.first().map_or(0.0, |(_, _, taken)| *taken);
-        if members.len() > 1 && largest < GROUP_PART * taken {
+        let singles = members.iter().filter(|(_, member, _)| !member.is_rest);
+        let largest = singles.map(|(_, _, taken)| *taken).fold(0.0, f64::max);
+        let are_several = members.len() > 1 || members.iter().any(|(_, member, _)| member.is_rest);
+        if are_several && largest < GROUP_PART * taken {
             candidates.push(Candidate { members, taken, is_group: true });
         } else {
             candidates.extend(members.into_iter().map(|member| Candidate {
                 taken: member.2,
+                is_group: member.1.is_rest,
                 members: vec![member],
-                is_group: false,
             }));
         }
     }

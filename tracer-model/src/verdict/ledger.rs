@@ -17,8 +17,10 @@ const MAX_AGE_S: f64 = 900.0;
 const FINE_SLICES: usize = 60;
 /// ... into slices of this length, seconds.
 const COARSE_S: f64 = 15.0;
-/// Maximum number of processes with sums of their own in one slice; the others are summed up.
+/// Maximum number of processes with sums of their own in one slice; the others are summed up by group.
 const MAX_PROCESSES: usize = 64;
+/// Maximum number of groups with such a sum.
+const MAX_GROUPS: usize = 64;
 /// An interval in which less changes than this is idle, bytes per second.
 const IDLE_BYTES_PER_S: f64 = 64.0 * 1024.0;
 /// The same for inodes, per second.
@@ -62,6 +64,9 @@ pub(super) struct Member {
     pub(super) behalf: Option<Group>,
     /// The directory that it filled.
     pub(super) directory: Option<String>,
+    /// Whether it stands for all processes of its group that have no sums of their own; `row` is that of
+    /// one of them.
+    pub(super) is_rest: bool,
     rate: f64,
     at_s: f64,
 }
@@ -218,12 +223,18 @@ impl Ledger {
             change: [volume.used_delta_bytes as f64, volume.inodes_delta as f64],
             ..Slice::default()
         };
+        let mut groups = HashSet::new();
+        let mut processes = 0;
         for row in writers {
             for (behalf, amounts) in parts(row, length_s) {
                 let known = self.ids.contains_key(&(row.pid, behalf.as_ref().map(group_key)));
                 let takes = amounts.iter().any(|net| *net > 0.0);
-                if (known || takes) && slice.taken.len() < MAX_PROCESSES {
+                if (known || takes) && processes < MAX_PROCESSES {
+                    processes += 1;
                     let id = self.member(row, behalf, amounts[0] / length_s.max(1e-3));
+                    let sum = slice.taken.entry(id).or_default();
+                    (0..2).for_each(|at| sum[at] += amounts[at]);
+                } else if let Some(id) = self.rest(row, behalf, &mut groups) {
                     let sum = slice.taken.entry(id).or_default();
                     (0..2).for_each(|at| sum[at] += amounts[at]);
                 } else {
@@ -310,6 +321,40 @@ impl Ledger {
         windows
     }
 
+    /// The id of the rest of the process's group; `None` if it has none, or there are too many. `groups`
+    /// are those of this slice.
+    fn rest(
+        &mut self,
+        row: &Writer,
+        behalf: Option<Group>,
+        groups: &mut HashSet<GroupKey>,
+    ) -> Option<MemberId> {
+        /// No process has this number.
+        const NO_PID: u32 = 0;
+        let group = group_key(behalf.as_ref().or(row.group.as_ref())?);
+        if !groups.contains(&group) && groups.len() == MAX_GROUPS {
+            return None;
+        }
+        groups.insert(group.clone());
+        let key = (NO_PID, Some(group));
+        if let Some(id) = self.ids.get(&key).copied()
+            && let Some(member) = self.members.get_mut(&id)
+        {
+            // One that still runs stands for the others.
+            if row.alive || !member.row.alive {
+                member.row = row.clone();
+            }
+            return Some(id);
+        }
+        let id = self.next_id;
+        self.next_id += 1;
+        let (rate, at_s) = (0.0, self.now_s);
+        let member = Member { row: row.clone(), behalf, directory: None, is_rest: true, rate, at_s };
+        self.members.insert(id, member);
+        self.ids.insert(key, id);
+        Some(id)
+    }
+
     /// The id of a process, new if it is not known yet or its pid is that of another process now.
     fn member(&mut self, row: &Writer, behalf: Option<Group>, rate: f64) -> MemberId {
         let key = (row.pid, behalf.as_ref().map(group_key));
@@ -331,7 +376,9 @@ impl Ledger {
         self.next_id += 1;
         self.ids.insert(key, id);
         let row = row.clone();
-        self.members.insert(id, Member { row, behalf, directory: None, rate, at_s: self.now_s });
+        let (directory, at_s) = (None, self.now_s);
+        let member = Member { row, behalf, directory, is_rest: false, rate, at_s };
+        self.members.insert(id, member);
         id
     }
 

@@ -145,7 +145,9 @@ fn step(
     for spec in &phase.process {
         let mount = spec.on.clone().unwrap_or_else(|| first.clone());
         let state = states.iter_mut().find(|one| one.spec.mount == mount).expect("its volume");
-        process(&mut snapshot, state, spec, second, is_last && spec.ends);
+        for number in 0..spec.processes {
+            process(&mut snapshot, state, spec, second, number, is_last && spec.ends);
+        }
     }
     if let Some(state) = states.first_mut() {
         if let Some(unseen) = &phase.unseen {
@@ -183,6 +185,7 @@ fn process(
     state: &mut State,
     spec: &ProcessSpec,
     second: u32,
+    number: u32,
     ends: bool,
 ) {
     let wants = optional(spec.takes.as_ref());
@@ -207,7 +210,8 @@ fn process(
     state.inodes_used = state.inodes_used + creates - removes;
     let failed = u64::from(gets < wants) + (spec.creates - creates) + spec.enospc;
     let errors = WriteErrors { enospc: failed, short: spec.short, ..WriteErrors::default() };
-    let pid = if spec.respawns { spec.pid + second } else { spec.pid };
+    let first = if spec.respawns { spec.pid + second * spec.processes } else { spec.pid };
+    let pid = first + number;
     let traced = !state.spec.untraced;
     let growth = if traced { gets as f64 - frees as f64 } else { (gets + rewrites) as f64 };
     let mount = state.spec.mount.clone();

@@ -33,6 +33,7 @@ fn process() -> impl Strategy<Value = ProcessSpec> {
             senders: vec![],
             cmdline: None,
             kernel: pid == 8,
+            processes: 1,
             respawns,
             ends,
             enospc: 0,

@@ -61,6 +61,10 @@ fn ext4() -> String {
     "ext4".to_owned()
 }
 
+fn one() -> u32 {
+    1
+}
+
 /// Some seconds in which the same happens.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -124,6 +128,9 @@ pub struct ProcessSpec {
     /// Whether it is a kernel thread.
     #[serde(default)]
     pub kernel: bool,
+    /// Number of processes that do the same, each with the next pid.
+    #[serde(default = "one")]
+    pub processes: u32,
     /// A new process in each second, with the next pids.
     #[serde(default)]
     pub respawns: bool,
