@@ -14,6 +14,8 @@ pub struct FileFacts {
     pub ino: u64,
     /// Size, bytes.
     pub size: u64,
+    /// Space that it takes, bytes (st_blocks).
+    pub space: u64,
     /// When it was created; `None` if the filesystem does not record it.
     pub born: Option<SystemTime>,
 }
@@ -27,7 +29,7 @@ pub struct FileFacts {
 /// # Errors
 /// `WouldBlock` if it is not in memory, else that of the look-up: `NotFound` if nothing is there.
 pub fn look_up(path: &Path, may_wait: bool) -> io::Result<FileFacts> {
-    let wanted = StatxFlags::INO | StatxFlags::SIZE | StatxFlags::BTIME;
+    let wanted = StatxFlags::INO | StatxFlags::SIZE | StatxFlags::BLOCKS | StatxFlags::BTIME;
     // An attribute that the kernel knows is recent enough: a server is not asked.
     let flags = AtFlags::STATX_DONT_SYNC;
     let open = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
@@ -49,7 +51,8 @@ fn facts(stat: &Statx) -> FileFacts {
         .ok()
         .filter(|_| has_birth)
         .map(|seconds| UNIX_EPOCH + Duration::new(seconds, stat.stx_btime.tv_nsec));
-    FileFacts { ino: stat.stx_ino, size: stat.stx_size, born }
+    let space = stat.stx_blocks.saturating_mul(512);
+    FileFacts { ino: stat.stx_ino, size: stat.stx_size, space, born }
 }
 
 #[cfg(test)]

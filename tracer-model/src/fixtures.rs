@@ -103,6 +103,7 @@ pub fn path(path: &str, volume: &str, ino: u64, written: u64, pid: u32) -> PathR
         log_of: None,
         volume: volume.to_owned(),
         size_bytes: Some(written),
+        space_bytes: None,
         growth_bytes_per_s: written as f64 / 5.0,
         hidden: false,
         hidden_by: None,

@@ -48,6 +48,21 @@ pub fn senders(tail: &[u8]) -> Vec<LogSender> {
     senders
 }
 
+fn after_word(text: &[u8]) -> Option<&[u8]> {
+    let end = text.iter().position(|byte| *byte == b' ')?;
+    Some(text[end..].trim_ascii_start())
+}
+
+/// Whether a word is a priority as syslog(3) names them: `daemon.info`.
+fn is_priority(word: &[u8]) -> bool {
+    const LEVELS: [&[u8]; 9] =
+        [b"emerg", b"alert", b"crit", b"err", b"warn", b"warning", b"notice", b"info", b"debug"];
+    let mut parts = word.splitn(2, |byte| *byte == b'.');
+    let facility = parts.next().unwrap_or_default();
+    let is_word = !facility.is_empty() && facility.iter().all(u8::is_ascii_alphanumeric);
+    is_word && parts.next().is_some_and(|level| LEVELS.contains(&level))
+}
+
 /// The tag and the pid of a line as RFC 3164 (`Nov 30 16:13:19 host tag[12]: …`) or rsyslog's default
 /// format (`2026-11-30T16:13:19.5+00:00 host tag[12]: …`) has them.
 fn tag(line: &[u8]) -> Option<(&[u8], Option<u32>)> {
@@ -63,8 +78,11 @@ fn tag(line: &[u8]) -> Option<(&[u8], Option<u32>)> {
     };
     let mut rest = line;
     for _ in 0..words {
-        let end = rest.iter().position(|byte| *byte == b' ')?;
-        rest = rest[end..].trim_ascii_start();
+        rest = after_word(rest)?;
+    }
+    // busybox puts the facility and the priority before the tag.
+    if is_priority(rest.split(|byte| *byte == b' ').next().unwrap_or_default()) {
+        rest = after_word(rest)?;
     }
     let end = rest.iter().take(MAX_TAG + 12).position(|byte| matches!(byte, b':' | b' '))?;
     let tag = &rest[..end];
@@ -89,6 +107,9 @@ mod tests {
     #[case("Nov  3 16:13:19 db1 kernel: [12.3] oops", Some(("kernel", None)))]
     #[case("2026-11-30T16:13:19.123456+00:00 db1 sshd[9]: hi", Some(("sshd", Some(9))))]
     #[case("2026-11-30T16:13:19Z db1 CRON[9]: hi", Some(("CRON", Some(9))))]
+    #[case("Nov 30 16:13:19 db1 daemon.info crond[9]: hi", Some(("crond", Some(9))))]
+    #[case("Nov 30 16:13:19 db1 user.notice root: hi", Some(("root", None)))]
+    #[case("Nov 30 16:13:19 db1 app.worker: hi", Some(("app.worker", None)))]
     #[case("GET / HTTP/1.1", None)]
     #[case("Nov 30 16:13:19 db1", None)]
     #[case("Nov 30 16:13:19 db1 bad[12: x", None)]

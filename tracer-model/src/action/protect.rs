@@ -96,12 +96,37 @@ pub const LOG_DAEMONS: &[&str] = &[
     "filebeat",
     "svlogd",
     "multilog",
+    "socklog",
+    "logd",
 ];
 
-/// Whether a process with this name is protected, or serves programs that would hang without it.
+/// The program that a process runs: its name, or for a program that contains many (busybox, toybox) the one
+/// that its command line names.
 #[must_use]
-pub fn protected_name(comm: &str) -> bool {
-    matching_rule(PROTECTED_NAMES, comm).is_some() || matching_rule(LOG_DAEMONS, comm).is_some()
+pub fn program<'p>(comm: &'p str, cmdline: Option<&'p str>) -> &'p str {
+    if !matches!(comm, "busybox" | "toybox") {
+        return comm;
+    }
+    let mut words = cmdline.unwrap_or_default().split_ascii_whitespace();
+    let base = |word: &'p str| word.rsplit('/').next().unwrap_or(word);
+    match (words.next().map(base), words.next().map(base)) {
+        (Some(own), Some(named)) if own == comm && !named.starts_with('-') => named,
+        (Some(own), _) if !own.is_empty() => own,
+        _ => comm,
+    }
+}
+
+/// Whether a writer is a log daemon.
+#[must_use]
+pub fn is_log_daemon(writer: &Writer) -> bool {
+    matching_rule(LOG_DAEMONS, program(&writer.comm, writer.cmdline.as_deref())).is_some()
+}
+
+/// Whether a writer is protected by its name, or serves programs that would hang without it.
+#[must_use]
+pub fn is_protected_name(comm: &str, cmdline: Option<&str>) -> bool {
+    let program = program(comm, cmdline);
+    matching_rule(PROTECTED_NAMES, comm).is_some() || matching_rule(LOG_DAEMONS, program).is_some()
 }
 
 /// Whether a writer is a kernel thread: it writes on behalf of others and cannot be acted on.
@@ -225,7 +250,8 @@ pub fn serves_others(process: &Process) -> Option<String> {
     if let Some(mount_point) = &process.serves {
         return Some(format!("it serves the FUSE filesystem {}", display(mount_point)));
     }
-    let rule = matching_rule(LOG_DAEMONS, &process.comm)?;
+    let program = program(&process.comm, process.cmdline.as_deref());
+    let rule = matching_rule(LOG_DAEMONS, program)?;
     Some(format!("it is a log daemon ({rule})"))
 }
 

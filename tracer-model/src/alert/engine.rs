@@ -185,7 +185,11 @@ impl Engine {
             let Some(state) = self.volumes.get_mut(name) else { continue };
             let writers = writers.get(name).map_or(&[][..], Vec::as_slice);
             state.update(now, dt, volume, writers);
-            state.conclusion = concluded.remove(name);
+            // Who made the Snapshot may have seen more of what led there.
+            state.conclusion = match (&volume.verdict, concluded.remove(name)) {
+                (Some(verdict), own) => Some(verdict::Conclusion::of(verdict, writers, own)),
+                (None, own) => own,
+            };
         }
     }
 

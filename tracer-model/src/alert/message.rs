@@ -4,7 +4,7 @@ use super::blind::unexplained_part;
 use super::event::{EventKind, Severity};
 use super::rule::{Condition, Rule};
 use crate::sanitize::display;
-use crate::snapshot::{LimitKind, Verdict, Victim, Volume};
+use crate::snapshot::{LimitKind, Safety, Verdict, Victim, Volume};
 use crate::units;
 use crate::units::Units;
 use crate::verdict;
@@ -63,6 +63,9 @@ impl AlertMessage<'_> {
         if let (Some(names), true) = (self.victims_text(), self.names_victims()) {
             text.push_str(&format!("; {names}"));
         }
+        if let Some(command) = self.remedy() {
+            text.push_str(&format!("; what helps: {command}"));
+        }
         let held = volume.held_bytes.unwrap_or(0);
         if held as f64 >= verdict::SIGNIFICANT_HELD_SHARE * volume.total_bytes as f64
             && self.rule.condition != Condition::Held
@@ -71,6 +74,12 @@ impl AlertMessage<'_> {
         }
         text.push_str(&format!("; {}", space_left(volume)));
         text
+    }
+
+    /// A command that frees space and loses nothing.
+    fn remedy(&self) -> Option<&str> {
+        let safe = self.verdict?.reclaim.iter().find(|one| one.safety == Safety::Safe)?;
+        safe.command.as_deref()
     }
 
     /// Whether most of the volume's growth cannot be attributed to a visible process.
@@ -223,7 +232,8 @@ fn bytes(value: f64) -> String {
 }
 
 fn space_left(volume: &Volume) -> String {
-    format!("{} left", IEC.bytes(volume.avail_bytes))
+    let for_what = if volume.limit == LimitKind::Metadata { " for data" } else { "" };
+    format!("{} left{for_what}", IEC.bytes(volume.avail_bytes))
 }
 
 /// A time in seconds as `1.8 s`, `350 ms` or `2 min`.

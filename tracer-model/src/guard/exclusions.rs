@@ -102,9 +102,8 @@ fn protected(snapshot: &Snapshot, group: &Group, config: &GuardConfig) -> Option
         if let Some(served) = snapshot.volumes.iter().find(|volume| serves(volume)) {
             return Some(format!("protected (it serves {})", served.mount_point));
         }
-        if let Some(rule) =
-            names.iter().find_map(|rules| protect::matching_rule(rules, &writer.comm))
-        {
+        let program = protect::program(&writer.comm, writer.cmdline.as_deref());
+        if let Some(rule) = names.iter().find_map(|rules| protect::matching_rule(rules, program)) {
             return Some(format!("protected ({rule})"));
         }
     }

@@ -278,6 +278,10 @@ pub struct PathRow {
     /// Size of the file, bytes (st_size); `None` if it is gone or was not looked up.
     #[serde(default)]
     pub size_bytes: Option<u64>,
+    /// Space that the file takes, bytes (st_blocks); less than its size if it is sparse, more if it has
+    /// space beyond its end. `None` if it is gone or was not looked up.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub space_bytes: Option<u64>,
     /// Growth over the interval, bytes per second; the written rate if space is not traced.
     #[serde(default)]
     pub growth_bytes_per_s: f64,

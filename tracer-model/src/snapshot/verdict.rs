@@ -243,6 +243,9 @@ pub struct Suspect {
     pub bytes: u64,
     /// Number of these files.
     pub files: u64,
+    /// Whether it had them while the volume filled up, and has ended or closed them since.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub gone: bool,
 }
 
 /// Something that can be freed.

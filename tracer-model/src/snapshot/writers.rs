@@ -114,6 +114,10 @@ pub struct GroupRow {
     pub processes: u64,
     /// Number of processes that wrote in the interval and still run.
     pub alive: u64,
+    /// Whether no process is left in its cgroup. Looked up only for a while after the last of those that
+    /// wrote has ended.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub empty: bool,
     /// Bytes written in the interval.
     pub written_bytes: u64,
     /// Bytes written since `first_seen`.

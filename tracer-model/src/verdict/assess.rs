@@ -27,13 +27,23 @@ const GROUP_ENDED_S: f64 = 10.0;
 /// A culprit with at least this share is not listed among the victims as well.
 const MAIN_SHARE: f64 = 0.25;
 /// Maximum number of rows of processes.
-const MAX_ROWS: usize = 3;
+pub(super) const MAX_ROWS: usize = 3;
 
 /// What a verdict is made for.
 pub(super) struct Situation {
     pub(super) state: State,
     pub(super) limit: Limits,
     pub(super) window: Window,
+}
+
+/// What is known of a volume besides its window.
+pub(super) struct Known<'k> {
+    /// The victims of the last minute.
+    pub(super) victims: Vec<Victim>,
+    /// Processes with files open or mapped there, largest first.
+    pub(super) suspects: Vec<Suspect>,
+    /// The processes that write to volumes that something on this one serves or backs, by mount point.
+    pub(super) served: &'k HashMap<String, Vec<Writer>>,
 }
 
 /// A verdict, the rows of the processes that it names, and the directories that they were found to
@@ -64,16 +74,15 @@ impl Candidate<'_> {
     }
 }
 
-/// Makes the verdict of `volume`. `victims` are those of the last minute; `clients` the processes that
-/// write to volumes that something on this one serves or backs.
+/// Makes the verdict of `volume`.
 pub(super) fn assess(
     snapshot: &Snapshot,
     volume: &Volume,
     situation: &Situation,
     ledger: &Ledger,
-    victims: &[Victim],
-    clients: &HashMap<String, Vec<Writer>>,
+    known: Known<'_>,
 ) -> Assessment {
+    let Known { victims, mut suspects, served } = known;
     let Situation { state, limit, window, .. } = situation;
     let gains = window.gains();
     let share = |taken: f64| if gains > 0.0 { (taken / gains).clamp(0.0, 1.0) } else { 0.0 };
@@ -99,23 +108,29 @@ pub(super) fn assess(
     writers.truncate(MAX_ROWS);
     for culprit in &mut culprits {
         culprit.on_behalf_of =
-            behalf::of(snapshot, volume, culprit, &candidates_rows(&candidates), clients);
+            behalf::of(snapshot, volume, culprit, &candidates_rows(&candidates), served);
     }
     let named: f64 = culprits.iter().map(|culprit| culprit.share).sum();
     let unexplained_share = (gains > 0.0).then(|| share(window.unattributed().max(0.0)));
     let others_share =
         if gains > 0.0 { (1.0 - named - unexplained_share.unwrap_or(0.0)).max(0.0) } else { 0.0 };
     let hides_most = hides_most(volume, window, unexplained_share);
-    let suspects: Vec<Suspect> = if hides_most {
-        volume.suspects.iter().take(MAX_SUSPECTS).cloned().collect()
-    } else {
-        vec![]
-    };
+    suspects.truncate(if hides_most { MAX_SUSPECTS } else { 0 });
     // Who took little of it and fails now is a victim, too, and so is a process of a group that is to
     // blame as a whole.
     let main = culprits.iter().filter(|culprit| culprit.share >= MAIN_SHARE && !culprit.is_group);
     let pids: Vec<u32> = main.flat_map(|culprit| culprit.pids.iter().copied()).collect();
-    let victims = victims.iter().filter(|victim| !pids.contains(&victim.pid)).cloned().collect();
+    let (own, others): (Vec<_>, Vec<_>) =
+        victims.into_iter().partition(|victim| pids.contains(&victim.pid));
+    // If nobody else fails, it is said that the culprits do.
+    let victims = if others.is_empty() { own } else { others };
+    // The visible writers are not the ones that fill the volume.
+    let mut others_share = others_share;
+    if hides_most {
+        culprits.clear();
+        writers.clear();
+        others_share += named;
+    }
     let per_s = if limit.kind == LimitKind::Metadata { 0.0 } else { window.per_s() };
     let mut verdict = Verdict {
         state: *state,
@@ -229,7 +244,7 @@ fn culprit(
     // A group goes on with processes that have not written yet: workers that live for a second.
     let goes_on = known.as_ref().is_some_and(|row| {
         let silent_s = snapshot.taken_at.duration_since(row.last_seen).as_secs_f64();
-        candidate.is_group && (row.alive > 0 || silent_s < GROUP_ENDED_S)
+        candidate.is_group && !row.empty && (row.alive > 0 || silent_s < GROUP_ENDED_S)
     });
     let ended = !goes_on && candidate.members.iter().all(|(_, member, _)| !member.row.alive);
     pids.truncate(MAX_PIDS);
@@ -254,7 +269,9 @@ fn culprit(
         on_behalf_of: None,
         ended,
         protected: any(|row| {
-            row.pid <= 1 || protect::is_kernel_thread(row) || protect::protected_name(&row.comm)
+            row.pid <= 1
+                || protect::is_kernel_thread(row)
+                || protect::is_protected_name(&row.comm, row.cmdline.as_deref())
         }),
         database: any(|row| protect::matching_rule(protect::DATABASES, &row.comm).is_some()),
         writer_group: first.behalf.as_ref().and(first.row.group.clone()),

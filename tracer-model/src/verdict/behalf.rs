@@ -42,7 +42,7 @@ pub(super) fn of(
             return Some(unknown(BehalfKind::Nfs, "clients of the NFS server"));
         }
     }
-    if protect::matching_rule(protect::LOG_DAEMONS, &row.comm).is_some() {
+    if protect::is_log_daemon(row) {
         return Some(match row.log_senders.first() {
             Some(first) => {
                 let pid = first.pid.map_or_else(String::new, |pid| format!("[{pid}]"));

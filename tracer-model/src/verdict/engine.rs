@@ -2,10 +2,12 @@
 
 use std::collections::{HashMap, HashSet};
 
-use super::assess::{Assessment, Situation, assess, candidates};
+use super::assess::{Assessment, Known, MAX_ROWS, Situation, assess, candidates};
 use super::ledger::{Ledger, Window, group_key};
 use super::limits::{Limits, has_limit, limit_of, limited_user};
-use crate::snapshot::{LimitKind, Resource, Snapshot, State, Verdict, Victim, Volume, Writer};
+use crate::snapshot::{
+    LimitKind, Resource, Snapshot, State, Suspect, Verdict, Victim, Volume, Writer,
+};
 
 /// Lengths of windows, seconds, shortest first.
 const LENGTHS_S: [f64; 9] = [3.0, 5.0, 10.0, 20.0, 60.0, 120.0, 300.0, 600.0, 900.0];
@@ -32,6 +34,8 @@ struct VolumeState {
     led_to_full: Option<[Window; 2]>,
     /// Victims of the last [`VICTIM_S`], with the time since each was seen.
     victims: Vec<(Victim, f64)>,
+    /// Suspects of the last [`VICTIM_S`] before it was full, with the time since each was seen.
+    suspects: Vec<(Suspect, f64)>,
 }
 
 /// Concludes verdicts from consecutive Snapshots. Pure: the same Snapshots give the same verdicts,
@@ -51,29 +55,70 @@ pub struct Conclusion {
     pub writers: Vec<Writer>,
 }
 
+impl Conclusion {
+    /// The conclusion of a verdict that comes with a Snapshot. Rows of processes are taken from the
+    /// Snapshot's `writers`, or from what was concluded here, if that names the same processes.
+    #[must_use]
+    pub fn of(verdict: &Verdict, writers: &[&Writer], own: Option<Self>) -> Self {
+        let own = own.map(|own| own.writers).unwrap_or_default();
+        let known = |pid: &u32| {
+            let is_it = |row: &&Writer| row.pid == *pid;
+            own.iter().find(is_it).or_else(|| writers.iter().copied().find(is_it)).cloned()
+        };
+        let pids = verdict.culprits.iter().flat_map(|culprit| &culprit.pids);
+        let writers = pids.filter_map(known).take(MAX_ROWS).collect();
+        Self { verdict: verdict.clone(), writers }
+    }
+}
+
 impl Engine {
     /// Adds a Snapshot, and sets the verdict of each of its volumes.
     pub fn judge(&mut self, snapshot: &mut Snapshot) {
-        let mut conclusions = self.conclude(snapshot);
+        self.add(snapshot);
+        self.set_verdicts(snapshot);
+    }
+
+    fn set_verdicts(&mut self, snapshot: &mut Snapshot) {
+        let mut conclusions = self.conclusions(snapshot);
         for volume in &mut snapshot.volumes {
             let concluded = conclusions.remove(&volume.mount_point);
             volume.verdict = concluded.map(|conclusion| conclusion.verdict);
         }
     }
 
+    /// Sets the verdicts of the Snapshot that was added last again: suspects were found since.
+    pub fn judge_again(&mut self, snapshot: &mut Snapshot) {
+        for volume in &snapshot.volumes {
+            if let Some(state) = self.volumes.get_mut(&volume.mount_point) {
+                state.note_suspects(volume);
+            }
+        }
+        self.set_verdicts(snapshot);
+    }
+
     /// Adds a Snapshot, and returns what is concluded for each of its volumes, by mount point.
     pub fn conclude(&mut self, snapshot: &Snapshot) -> HashMap<String, Conclusion> {
         self.add(snapshot);
+        self.conclusions(snapshot)
+    }
+
+    fn conclusions(&mut self, snapshot: &Snapshot) -> HashMap<String, Conclusion> {
         let mut concluded = HashMap::new();
         for volume in &snapshot.volumes {
             let Some(state) = self.volumes.get_mut(&volume.mount_point) else { continue };
             let situation = state.situation(volume);
             let victims: Vec<Victim> =
                 state.victims.iter().map(|(victim, _)| victim.clone()).collect();
+            let suspects = state.suspects(volume);
             let served = self.clients(snapshot, volume);
             let Some(state) = self.volumes.get_mut(&volume.mount_point) else { continue };
-            let Assessment { verdict, writers, directories } =
-                assess(snapshot, volume, &situation, &state.ledger, &victims, &served);
+            let Assessment { verdict, writers, directories } = assess(
+                snapshot,
+                volume,
+                &situation,
+                &state.ledger,
+                Known { victims, suspects, served: &served },
+            );
             for (id, directory) in directories {
                 state.ledger.set_directory(id, directory);
             }
@@ -141,9 +186,33 @@ impl VolumeState {
             self.victims.push((victim.clone(), 0.0));
         }
         self.victims.retain(|(_, age_s)| *age_s <= VICTIM_S);
+        if !is_full {
+            self.suspects.iter_mut().for_each(|(_, age_s)| *age_s += snapshot.interval_s);
+            self.suspects.retain(|(_, age_s)| *age_s <= VICTIM_S);
+        }
+        self.note_suspects(volume);
         self.victims.sort_by(|(a, _), (b, _)| {
             b.errors.no_space().cmp(&a.errors.no_space()).then(a.pid.cmp(&b.pid))
         });
+    }
+
+    fn note_suspects(&mut self, volume: &Volume) {
+        for suspect in &volume.suspects {
+            self.suspects.retain(|(known, _)| known.pid != suspect.pid);
+            self.suspects.push((suspect.clone(), 0.0));
+        }
+    }
+
+    /// The suspects of now, or if it is full also those of before, largest first.
+    fn suspects(&self, volume: &Volume) -> Vec<Suspect> {
+        let mut suspects = volume.suspects.clone();
+        if volume.full {
+            let is_now = |one: &Suspect| volume.suspects.iter().any(|now| now.pid == one.pid);
+            let earlier = self.suspects.iter().map(|(one, _)| one).filter(|one| !is_now(one));
+            suspects.extend(earlier.map(|one| Suspect { gone: true, ..one.clone() }));
+            suspects.sort_by(|a, b| b.bytes.cmp(&a.bytes).then(a.pid.cmp(&b.pid)));
+        }
+        suspects
     }
 
     /// The window of this length, or the shortest longer one in which something grew.

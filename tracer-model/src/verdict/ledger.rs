@@ -349,7 +349,8 @@ impl Ledger {
         let id = self.next_id;
         self.next_id += 1;
         let (rate, at_s) = (0.0, self.now_s);
-        let member = Member { row: row.clone(), behalf, directory: None, is_rest: true, rate, at_s };
+        let member =
+            Member { row: row.clone(), behalf, directory: None, is_rest: true, rate, at_s };
         self.members.insert(id, member);
         self.ids.insert(key, id);
         Some(id)

@@ -6,7 +6,7 @@ use crate::snapshot::{Group, Held, Snapshot, Volume};
 /// Whether the holder must not be ended automatically or by suggestion.
 pub(super) fn is_untouchable(snapshot: &Snapshot, row: &Held) -> bool {
     row.pid <= 1
-        || protect::protected_name(&row.comm)
+        || protect::is_protected_name(&row.comm, None)
         || row.group.as_ref().is_some_and(|group| {
             protect::unit_rule(group.kind, &group.name).is_some()
                 || has_database(snapshot, &row.volume, group)

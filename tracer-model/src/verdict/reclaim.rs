@@ -86,7 +86,8 @@ fn held_row(snapshot: &Snapshot, row: &Held) -> Reclaim {
     }
 }
 
-/// The files that grew most and whose writers are culprits.
+/// The files that grew most and whose writers are culprits, by the space that they take. Not what a loop
+/// device has mounted.
 fn own_files(snapshot: &Snapshot, volume: &Volume, verdict: &Verdict) -> Vec<Reclaim> {
     if verdict.mostly_unexplained || verdict.no_suggestion == Some(NoSuggestion::Database) {
         return Vec::new();
@@ -96,13 +97,14 @@ fn own_files(snapshot: &Snapshot, volume: &Volume, verdict: &Verdict) -> Vec<Rec
     let is_theirs = |row: &&PathRow| {
         row.volume == volume.mount_point
             && !row.deleted
+            && !is_mounted(snapshot, &row.path)
             && row.writers.iter().any(|pid| pids.contains(pid))
     };
     let mut rows: Vec<(&PathRow, u64)> = snapshot
         .paths
         .iter()
         .filter(is_theirs)
-        .filter_map(|row| Some((row, row.size_bytes.or(row.allocated_bytes)?)))
+        .filter_map(|row| Some((row, row.space_bytes.or(row.size_bytes).or(row.allocated_bytes)?)))
         .filter(|(_, bytes)| is_worth(volume, *bytes))
         .collect();
     rows.sort_by(|a, b| b.1.cmp(&a.1).then_with(|| a.0.path.cmp(&b.0.path)));
@@ -117,6 +119,11 @@ fn own_files(snapshot: &Snapshot, volume: &Volume, verdict: &Verdict) -> Vec<Rec
             held_by: None,
         })
         .collect()
+}
+
+/// Whether a volume is stored in this file.
+fn is_mounted(snapshot: &Snapshot, path: &str) -> bool {
+    snapshot.volumes.iter().any(|volume| volume.backing_file.as_deref() == Some(path))
 }
 
 /// What helps a btrfs whose metadata is exhausted: data chunks that are hardly used.

@@ -99,7 +99,7 @@ fn for_client(
     if database || protect::matching_rule(protect::DATABASES, &row.comm).is_some() {
         return Err(NoSuggestion::Database);
     }
-    if protect::protected_name(&row.comm)
+    if protect::is_protected_name(&row.comm, row.cmdline.as_deref())
         || protect::is_kernel_thread(row)
         || serves_a_volume(snapshot, row.pid)
     {

@@ -119,18 +119,22 @@ fn on_behalf(behalf: &OnBehalfOf) -> String {
 pub(crate) fn unexplained(verdict: &Verdict, part: Option<&str>) -> String {
     let mut text = match (part, verdict.unexplained_share) {
         (Some(part), _) => format!("culprit unknown, {part} of growth unexplained"),
-        (None, Some(share)) => format!(
+        // Otherwise it is known from another time span.
+        (None, Some(share)) if share > 0.5 => format!(
             "culprit unknown, {} of growth ({}) unexplained",
             units::percent(share),
             rate(share * verdict.per_s.max(0.0), verdict.resource)
         ),
-        (None, None) => "culprit unknown".to_owned(),
+        (None, _) => "culprit unknown, most of the growth is unexplained".to_owned(),
     };
     let suspects: Vec<String> = verdict
         .suspects
         .iter()
         .take(NAMED_SUSPECTS)
-        .map(|one| format!("{} with {}", process(&one.comm, one.pid), IEC.bytes(one.bytes)))
+        .map(|one| {
+            let gone = if one.gone { ", now gone" } else { "" };
+            format!("{} with {}{gone}", process(&one.comm, one.pid), IEC.bytes(one.bytes))
+        })
         .collect();
     if !suspects.is_empty() {
         text.push_str(&format!("; files open or mapped there: {}", suspects.join(", ")));

@@ -236,6 +236,7 @@ impl Play {
             }
             snapshot.paths.push(PathRow {
                 size_bytes: None,
+                space_bytes: None,
                 growth_bytes_per_s: 0.0,
                 hidden: false,
                 hidden_by: None,
@@ -315,6 +316,7 @@ impl Play {
             volume: MOUNT.to_owned(),
             processes: self.processes[act.group].len() as u64,
             alive: 1,
+            empty: false,
             written_bytes: gets,
             written_total_bytes: gets,
             written_bytes_per_s: gets as f64,

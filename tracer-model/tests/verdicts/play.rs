@@ -112,6 +112,7 @@ pub fn play_all(scenario: &Scenario) -> Vec<Snapshot> {
         held_unknown: None,
         suspect: vec![],
         ended: vec![],
+        empty: vec![],
         touches_zero: false,
     };
     for phase in std::iter::once(&rest).chain(&scenario.phase) {
@@ -176,6 +177,9 @@ fn step(
         });
     }
     roll_up(&mut snapshot, groups);
+    for row in &mut snapshot.groups {
+        row.empty = phase.empty.contains(&row.group.name);
+    }
     snapshot.writers.sort_by(|a, b| b.growth_bytes_per_s.total_cmp(&a.growth_bytes_per_s));
     snapshot
 }
@@ -359,7 +363,14 @@ fn ended(pid: u32) -> Ended {
 }
 
 fn suspect((pid, comm, bytes): &(u32, String, String)) -> Suspect {
-    Suspect { pid: *pid, comm: comm.clone(), group: None, bytes: size(bytes), files: 1 }
+    Suspect {
+        pid: *pid,
+        comm: comm.clone(),
+        group: None,
+        bytes: size(bytes),
+        files: 1,
+        gone: false,
+    }
 }
 
 fn held(spec: &HeldSpec, mount: &str) -> Held {
@@ -397,6 +408,7 @@ fn roll_up(snapshot: &mut Snapshot, known: &mut BTreeMap<(String, String), Group
             volume: writer.volume.clone(),
             processes: 0,
             alive: 0,
+            empty: false,
             written_bytes: 0,
             written_total_bytes: 0,
             written_bytes_per_s: 0.0,

@@ -63,6 +63,7 @@ fn phase() -> impl Strategy<Value = Phase> {
             held_unknown: None,
             suspect: vec![],
             ended: vec![],
+            empty: vec![],
             touches_zero: false,
         }
     })
@@ -140,7 +141,7 @@ proptest! {
                 let first = &verdict.culprits[0];
                 prop_assert!(!first.ended, "{verdict:?}");
                 prop_assert!(!verdict.mostly_unexplained);
-                prop_assert!(!protect::protected_name(&first.comm), "{next:?}");
+                prop_assert!(!protect::is_protected_name(&first.comm, None), "{next:?}");
                 prop_assert!(protect::matching_rule(protect::DATABASES, &first.comm).is_none());
                 prop_assert!(!first.pids.contains(&8), "it is a FUSE server: {next:?}");
             }

@@ -87,6 +87,9 @@ pub struct Phase {
     /// Processes that end in the first second of the phase without doing anything in it.
     #[serde(default)]
     pub ended: Vec<u32>,
+    /// Groups without a process.
+    #[serde(default)]
+    pub empty: Vec<String>,
     /// Whether the volume is full for a moment in each second and not at its end.
     #[serde(default)]
     pub touches_zero: bool,

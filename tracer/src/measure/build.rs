@@ -3,7 +3,7 @@
 use std::collections::{HashMap, HashSet};
 
 use jiff::Timestamp;
-use tracer_model::snapshot::{Blind, Ended, SCHEMA, Snapshot, SpaceChange, Writer};
+use tracer_model::snapshot::{Blind, Ended, SCHEMA, Snapshot, SpaceChange, Writer, space_is_late};
 
 use super::context::Context;
 use super::directories::{Directories, Traced, directories};
@@ -87,7 +87,8 @@ fn blind(sums: &Sums, context: &mut Context<'_>) -> HashMap<u32, Blind> {
             written: sum.written,
             over_s: *interval_s,
         };
-        Some((dev, recent.add(dev, change).blind(state.gap)?))
+        let is_late = space_is_late(&state.volume.fs_type);
+        Some((dev, recent.add(dev, change, is_late).blind(state.gap)?))
     });
     found.collect()
 }

@@ -17,10 +17,9 @@ const MAX_DAEMONS: usize = 4;
 /// Fills in the senders of the log daemons among the writers.
 pub(super) fn fill(snapshot: &mut Snapshot) {
     let Snapshot { writers, paths, .. } = snapshot;
-    let daemons = writers.iter_mut().filter(|row| {
-        row.growth_bytes_per_s >= MIN_BYTES_PER_S
-            && protect::matching_rule(protect::LOG_DAEMONS, &row.comm).is_some()
-    });
+    let daemons = writers
+        .iter_mut()
+        .filter(|row| row.growth_bytes_per_s >= MIN_BYTES_PER_S && protect::is_log_daemon(row));
     for row in daemons.take(MAX_DAEMONS) {
         let is_its_log = |path: &&PathRow| {
             path.volume == row.volume && !path.deleted && path.writers.contains(&row.pid)

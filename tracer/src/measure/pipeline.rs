@@ -7,6 +7,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use tracer_common::records::CGROUP_DEV;
 use tracer_common::{FileKey, ProcFileKey};
+use tracer_model::sanitize::lossless_path;
 use tracer_model::snapshot::{Snapshot, State};
 use tracer_model::verdict;
 
@@ -236,13 +237,30 @@ impl Pipeline {
                 turnovers,
             },
         );
+        let wanted_before = self.wants_suspects;
         self.wants_suspects = snapshot.volumes.iter().any(suspects::are_wanted);
         self.verdicts.judge(&mut snapshot);
+        // Who may be behind it is named with the first verdict that blames nobody.
+        if self.wants_suspects && !wanted_before {
+            self.scan_open_files(Purpose::Suspects);
+            self.fill_in_suspects(&mut snapshot);
+            self.verdicts.judge_again(&mut snapshot);
+        }
         self.is_urgent = snapshot.volumes.iter().any(|volume| {
             volume.verdict.as_ref().is_some_and(|verdict| verdict.state != State::Calm)
         });
         self.begin_interval();
         Ok(Arc::new(snapshot))
+    }
+
+    fn fill_in_suspects(&self, snapshot: &mut Snapshot) {
+        for volume in self.volumes.mounted() {
+            let name = lossless_path(&volume.primary().mount_point);
+            let row = snapshot.volumes.iter_mut().find(|row| row.mount_point == name);
+            if let (Some(row), Some(found)) = (row, self.open_files.suspects().get(&volume.dev)) {
+                row.suspects.clone_from(found);
+            }
+        }
     }
 
     fn begin_interval(&mut self) {

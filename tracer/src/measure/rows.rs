@@ -284,6 +284,7 @@ pub(super) fn path_rows(
             if traced { signed_growth(&sum.counters) as f64 } else { sum.counters.written as f64 };
         let row = PathRow {
             size_bytes: None,
+            space_bytes: None,
             growth_bytes_per_s: per_second(sum_growth, context.interval_s),
             hidden: false,
             hidden_by: None,

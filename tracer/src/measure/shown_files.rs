@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use tracer_common::FileKey;
-use tracer_host::file_facts;
+use tracer_host::file_facts::{self, FileFacts};
 use tracer_host::host_root;
 use tracer_model::sanitize::lossless_path;
 use tracer_model::snapshot::PathRow;
@@ -29,14 +29,17 @@ pub(super) fn complete(rows: &mut [(&FileKey, PathBuf, PathRow)], volumes: &Volu
         if row.deleted || row.hidden || state.volume.container.is_some() {
             continue;
         }
-        row.size_bytes = size(key, path, space_sampler::can_sample(&state.volume.fs_type));
+        let may_wait = space_sampler::can_sample(&state.volume.fs_type);
+        if let Some(facts) = facts(key, path, may_wait) {
+            (row.size_bytes, row.space_bytes) = (Some(facts.size), Some(facts.space));
+        }
     }
 }
 
-/// The size of the file, if the path still leads to it. It may have been replaced, or be hidden.
-fn size(key: &FileKey, path: &Path, may_wait: bool) -> Option<u64> {
+/// The file's facts, if the path still leads to it. It may have been replaced, or be hidden.
+fn facts(key: &FileKey, path: &Path, may_wait: bool) -> Option<FileFacts> {
     let facts = file_facts::look_up(&host_root::path(path), may_wait).ok()?;
-    (facts.ino == key.ino).then_some(facts.size)
+    (facts.ino == key.ino).then_some(facts)
 }
 
 /// The indices of the rows to look up; `written` are the rows' bytes written, by growth.

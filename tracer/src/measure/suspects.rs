@@ -26,6 +26,7 @@ pub(super) fn find(open: &OpenFiles, groups: &mut Groups) -> HashMap<u32, Vec<Su
             group: None,
             bytes: 0,
             files: 0,
+            gone: false,
         });
         sum.bytes += file.bytes;
         sum.files += 1;

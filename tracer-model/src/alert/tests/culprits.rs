@@ -108,6 +108,7 @@ fn short_lived_workers_are_one_group() {
             volume: "/srv".to_owned(),
             processes: u64::from(second + 1) * 20,
             alive: 0,
+            empty: false,
             written_bytes: 100_000_000,
             written_total_bytes: 0,
             written_bytes_per_s: 1e8,
@@ -168,4 +169,23 @@ fn the_summary_names_victims_and_no_name_can_break_its_line() {
     );
     assert!(events[0].summary.contains("affected: postgres (880)"), "{}", events[0].summary);
     assert!(!events[0].summary.contains(char::is_control), "{:?}", events[0].summary);
+}
+
+/// `filltop check` asks the service, which has seen who filled the volume.
+#[test]
+fn a_verdict_that_comes_with_the_snapshot_is_used() {
+    let mut service = Host::new(Rule::defaults());
+    let mut verdicts = crate::verdict::Engine::default();
+    for (pid, comm, growth) in [(7, "runaway", 100e6), (1, "steady", 1e6)] {
+        service.snapshot.writers = vec![writer(pid, comm, growth)];
+        service.volume().used_delta_bytes = growth as i64;
+        service.volume().full = comm == "steady";
+        for _ in 0..5 {
+            verdicts.judge(&mut service.snapshot);
+        }
+    }
+    let mut check = Host::new(Rule::defaults());
+    check.snapshot = service.snapshot;
+    let events = check.run(1);
+    assert!(events[0].summary.contains("runaway (pid 7"), "{}", events[0].summary);
 }

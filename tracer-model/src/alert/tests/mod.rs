@@ -108,6 +108,7 @@ fn writer(pid: u32, comm: &str, growth: f64) -> Writer {
 fn path(path: &str, allocated: u64, freed: u64) -> PathRow {
     PathRow {
         size_bytes: None,
+        space_bytes: None,
         growth_bytes_per_s: 0.0,
         hidden: false,
         hidden_by: None,

@@ -28,6 +28,7 @@ fn row(name: &str, growth: f64) -> GroupRow {
         volume: VOLUME.to_owned(),
         processes: 1,
         alive: 1,
+        empty: false,
         written_bytes: 0,
         written_total_bytes: 0,
         written_bytes_per_s: growth,

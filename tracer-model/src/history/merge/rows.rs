@@ -294,6 +294,7 @@ pub(super) fn path(earlier: &PathRow, later: &PathRow, lengths: WindowLengths) -
         freed_bytes: add_known(earlier.freed_bytes, later.freed_bytes),
         growth_bytes_per_s: lengths.mean(earlier.growth_bytes_per_s, later.growth_bytes_per_s),
         size_bytes: later.size_bytes.or(earlier.size_bytes.filter(|_| !later.deleted)),
+        space_bytes: later.space_bytes.or(earlier.space_bytes.filter(|_| !later.deleted)),
         deleted: earlier.deleted || later.deleted,
         approximate: earlier.approximate || later.approximate,
         writers,

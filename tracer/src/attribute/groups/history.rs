@@ -7,7 +7,9 @@ use jiff::Timestamp;
 use tracer_common::ProcKey;
 use tracer_model::snapshot::{Group, GroupRow, OnBehalf, Snapshot, Spawner, Writer};
 
+use super::cgroup_path;
 use super::membership::Membership;
+use tracer_host::cgroup::{Hierarchies, processes};
 
 /// How long an idle group stays listed.
 pub const IDLE_RETENTION: Duration = Duration::from_secs(3_600);
@@ -16,6 +18,9 @@ const MAX_ROWS: usize = 1_024;
 /// Maximum number of processes remembered per group, to count each once. Beyond it, a process that
 /// pauses for more than an interval may be counted again.
 const MAX_MEMBERS: usize = 4_096;
+/// How long after the end of its writers a group's cgroup is looked at, and for how many groups.
+const RECENTLY: Duration = Duration::from_secs(20);
+const MAX_LOOKED_UP: usize = 16;
 /// Maximum number of ancestors counted per group and generation.
 const MAX_ANCESTORS: usize = 256;
 
@@ -63,7 +68,7 @@ impl GroupHistory {
         let now = snapshot.taken_at;
         for entry in self.entries.values_mut() {
             let row = &mut entry.row;
-            (row.written_bytes, row.alive) = (0, 0);
+            (row.written_bytes, row.alive, row.empty) = (0, 0, false);
             (row.files_created, row.files_removed) = (0, 0);
             (row.written_bytes_per_s, row.growth_bytes_per_s, row.share) = (0.0, 0.0, 0.0);
             (row.log_bytes_per_s, row.log_growth_bytes_per_s) = (0.0, 0.0);
@@ -88,7 +93,24 @@ impl GroupHistory {
             entry.end_interval(now);
         }
         self.drop_idle(now);
+        self.look_for_processes(now);
         snapshot.groups = self.rows(now);
+    }
+
+    /// Finds out which groups have no process left, among those whose writers have just ended.
+    fn look_for_processes(&mut self, now: Timestamp) {
+        let recently =
+            |row: &GroupRow| now.duration_since(row.last_seen).unsigned_abs() <= RECENTLY;
+        let silent = self.entries.values_mut().map(|entry| &mut entry.row);
+        let silent = silent.filter(|row| row.alive == 0 && recently(row));
+        let mut hierarchies = None;
+        for row in silent.take(MAX_LOOKED_UP) {
+            let Some(cgroup) = &row.group.cgroup else { continue };
+            let hierarchies = hierarchies.get_or_insert_with(Hierarchies::read);
+            let is_visible = hierarchies.v2.is_some() || !hierarchies.v1.is_empty();
+            let mut dirs = hierarchies.directories(cgroup_path::directory(cgroup)).into_iter();
+            row.empty = is_visible && dirs.all(|dir| processes(&dir).is_empty());
+        }
     }
 
     /// Sets the directory that received most of a group's bytes.
@@ -161,6 +183,7 @@ impl Entry {
                 volume: volume.to_owned(),
                 processes: 0,
                 alive: 0,
+                empty: false,
                 written_bytes: 0,
                 written_total_bytes: 0,
                 written_bytes_per_s: 0.0,

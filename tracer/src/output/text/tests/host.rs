@@ -21,6 +21,7 @@ fn group_row(group: &Group, written: u64) -> GroupRow {
         volume: "/".to_owned(),
         processes: 1,
         alive: 1,
+        empty: false,
         written_bytes: written,
         written_total_bytes: written,
         written_bytes_per_s: per_s,
