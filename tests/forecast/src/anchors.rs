@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 
 use tracer_model::forecast::{Forecaster, Policy, Sample};
 
+use crate::published::{Bocpd, Holt};
 use crate::trace::Row;
 
 /// An estimate: seconds to full, with an 80 % interval where the method has one.
@@ -16,7 +17,7 @@ pub struct Estimate {
 }
 
 impl Estimate {
-    fn point(eta: f64) -> Option<Self> {
+    pub fn point(eta: f64) -> Option<Self> {
         (eta.is_finite() && eta >= 0.0).then_some(Self { eta, interval: None })
     }
 }
@@ -214,5 +215,7 @@ pub fn all() -> Vec<(&'static str, Box<dyn Method>)> {
         ("Zabbix timeleft 30m", Box::new(Line::new(1800.0))),
         ("Netdata out_of_disk", Box::new(Rate::new(3600.0, true))),
         ("node-mixin", Box::<NodeMixin>::default()),
+        ("Holt", Box::<Holt>::default()),
+        ("BOCPD", Box::<Bocpd>::default()),
     ]
 }
