@@ -6,6 +6,7 @@
 
 mod fit;
 mod history;
+mod horizons;
 mod limit;
 mod scales;
 mod series;

@@ -1,5 +1,7 @@
 //! The published estimate: how it is chosen, moved and withdrawn.
 
+use super::super::horizons;
+use super::super::horizons::HORIZONS;
 use super::super::trend::Trend;
 use super::super::{Basis, Policy};
 use super::{DOUBT_SHARE_OF_AGE, MAX_TIME_S, Series};
@@ -13,6 +15,10 @@ const DEADBAND_FACTOR: f64 = 1.1;
 /// Share of the history that an estimate is based on, over which the published estimate converges
 /// to a new one within the band.
 const ESTIMATE_SMOOTHING_SHARE: f64 = 0.05;
+
+/// The published estimate follows a new one more closely when it is nearer than this share of the
+/// history that it is based on.
+const SLACK_SHARE: f64 = 0.25;
 
 impl Series {
     /// Moves the published estimate towards the nearest of the candidates, or withdraws it if all
@@ -31,7 +37,7 @@ impl Series {
         let estimates = || {
             candidates.iter().filter_map(|trend| {
                 let far = factor * if trend.is_new { policy.reach_new } else { policy.reach };
-                let (eta, is_near) = reach(far, trend, available)?;
+                let (eta, is_near) = self.reach(far, trend, available)?;
                 Some((eta, is_near, trend))
             })
         };
@@ -77,7 +83,12 @@ impl Series {
         // Starting from "never" keeps the order of any two histories: the one that fills later
         // stays later, whichever is published first. A new size changes that for both.
         let was_resized = std::mem::take(&mut self.was_resized);
+        // The nearer the end, the closer: this keeps the order of any two estimates.
+        let slack = |factor: f64, eta: f64| {
+            1.0 + (factor - 1.0) * (eta / (SLACK_SHARE * window)).clamp(0.05, 1.0)
+        };
         self.full_at = Some(std::array::from_fn(|i| {
+            let (hold, lag) = (slack(policy.hold, eta[i]), slack(policy.lag, eta[i]));
             let target = now + eta[i];
             if was_resized && old.is_none() {
                 return target;
@@ -86,24 +97,60 @@ impl Series {
                 |old: f64| old + weight * (old.clamp(now + eta[i] / DEADBAND_FACTOR, target) - old);
             let full_at = old
                 .map_or(f64::INFINITY, |old| moved(old[i]))
-                .clamp(now + eta[i] / policy.lag, now + eta[i] * policy.hold);
+                .clamp(now + eta[i] / lag, now + eta[i] * hold);
             // While growth is in doubt, its published estimate is not postponed.
             if in_doubt { old.map_or(full_at, |old| full_at.min(old[i])) } else { full_at }
         }));
     }
 }
 
-/// Seconds to full if a trend continues: earliest, likely, latest; and whether that is within the
-/// trend's reach.
-fn reach(far: f64, trend: &Trend, available: f64) -> Option<([f64; 3], bool)> {
-    let Trend { rate, mean, curve, relative_error, window, peak_gap, .. } = *trend;
-    let available = (available - peak_gap).max(0.02 * available);
-    let eta = 2.0 * available / (rate + (rate * rate + 4.0 * curve * available).sqrt());
-    if eta.is_nan() || eta > MAX_TIME_S {
-        return None;
+impl Series {
+    /// Seconds to full if a trend continues: earliest, likely, latest; and whether that is within the
+    /// trend's reach.
+    fn reach(&self, far: f64, trend: &Trend, available: f64) -> Option<([f64; 3], bool)> {
+        let (eta, horizon, learned) = self.crossing(trend, available);
+        if eta.is_nan() || eta > MAX_TIME_S {
+            return None;
+        }
+        let available = (available - trend.peak_gap).max(0.02 * available);
+        // Curved growth is extrapolated less far than linear growth.
+        let is_near = available / trend.mean <= far * trend.window
+            || eta <= MAX_CURVED_REACH * trend.window;
+        let spread =
+            (2.5 * trend.relative_error.min(10.0) + 0.05 * (eta / trend.window).ln_1p()).ln_1p();
+        let [lo, middle, hi] = self.horizons.get(horizon).quantiles;
+        let of = |seen: f64| (learned * seen + (1.0 - learned) * spread).exp();
+        Some(([eta / of(hi - middle), eta, eta * of(middle - lo)], is_near))
     }
-    // Curved growth is extrapolated less far than linear growth.
-    let is_near = available / mean <= far * window || eta <= MAX_CURVED_REACH * window;
-    let spread = 1.0 + 2.5 * relative_error.min(10.0) + 0.05 * (eta / window).ln_1p();
-    Some(([eta / spread, eta, eta * spread], is_near))
+
+    /// Seconds to full: by what was learned for each horizon up to the length of the trend, beyond that
+    /// by the trend. Also the horizon and how much of the estimate was learned, 0 to 1.
+    fn crossing(&self, trend: &Trend, available: f64) -> (f64, usize, f64) {
+        let Trend { rate, curve, window, peak_gap, .. } = *trend;
+        let mut last = (0.0, 0.0);
+        for k in 0..HORIZONS {
+            let h = horizons::length(k);
+            if h < self.usual_step {
+                continue;
+            }
+            let learned = (2.0 - (4.0 * h / window).log2()).mul_add(0.5, 0.0).clamp(0.0, 1.0);
+            if learned == 0.0 {
+                break;
+            }
+            let horizon = self.horizons.get(k);
+            let seen = horizon.rate * horizon.quantiles[1].exp() * h;
+            let straight = peak_gap + (rate + curve * h) * h;
+            let growth = learned * seen + (1.0 - learned) * straight;
+            if growth >= available {
+                let share = (available - last.1) / (growth - last.1);
+                return (last.0 + share * (h - last.0), k, learned);
+            }
+            if growth > last.1 {
+                last = (h, growth);
+            }
+        }
+        let available = (available - peak_gap).max(0.02 * available);
+        let eta = 2.0 * available / (rate + (rate * rate + 4.0 * curve * available).sqrt());
+        (eta.max(last.0), 0, 0.0)
+    }
 }

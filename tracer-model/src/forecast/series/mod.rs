@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::fit::{Edge, Fits};
 use super::history::History;
+use super::horizons::Horizons;
 use super::scales::{SCALES, Scale, length};
 use super::trend::Trend;
 use super::{Basis, Outcome, Policy, Reason, Refill, trend};
@@ -48,6 +49,7 @@ struct CleanUp {
 pub(super) struct Series {
     history: History,
     scales: Vec<Scale>,
+    horizons: Horizons,
     /// Highest usage so far.
     highest: f64,
     fits: Option<Fits>,
@@ -97,6 +99,7 @@ impl Series {
         Self {
             history: History::default(),
             scales: vec![Scale::NEW; SCALES],
+            horizons: Horizons::new(),
             highest: f64::MIN,
             fits: None,
             now: 0.0,
@@ -132,6 +135,7 @@ impl Series {
         if self.is_full(&sample, used) {
             return;
         }
+        self.horizons.update(&self.history, (self.now, used), age, self.usual_step);
         self.give_up_if_undone(used);
         let growth = self.growth(policy, used, age);
         let fastest = growth.fastest();
@@ -244,7 +248,9 @@ impl Series {
 
     /// Memory used, bytes.
     pub(super) fn bytes(&self) -> usize {
-        self.history.bytes() + self.scales.capacity() * size_of::<Scale>()
+        self.history.bytes()
+            + self.scales.capacity() * size_of::<Scale>()
+            + self.horizons.bytes()
     }
 
     pub(super) fn basis(&self) -> Option<Basis> {

@@ -1,0 +1,179 @@
+//! How fast the series grows over each horizon, and how far off that was so far.
+//!
+//! For horizons of 2ᵏ seconds, several *experts* predict the growth over the horizon: each continues the
+//! mean rate of a window, from a quarter of the horizon up to the whole history. What an expert would
+//! have said one horizon ago can be read from the history, so each horizon knows how wrong its experts
+//! were lately. Their mean, weighted by that, is the rate for the horizon: the latest rate where that
+//! has held, the mean of several bursts where it has not. (Prediction with expert advice; the weights
+//! are a power of the discounted loss, as in Cesa-Bianchi and Lugosi, *Prediction, learning, and games*
+//! 2006, 2.1.)
+//!
+//! The errors of that mean are followed by quantile trackers with the update of adaptive conformal
+//! inference (Gibbs and Candès 2021, "Adaptive conformal inference under distribution shift"), applied
+//! to the quantile itself as in Angelopoulos, Candès and Tibshirani 2023 ("Conformal PID control for
+//! time series prediction", the P part). They correct the estimate and give its interval.
+
+use serde::{Deserialize, Serialize};
+
+use super::history::History;
+
+/// Octaves from 2⁻⁴ s to 2²⁶ s (two years).
+pub(crate) const HORIZONS: usize = 31;
+/// Windows of the experts, as multiples of the horizon. One more expert uses the whole history.
+const WINDOWS: [f64; 5] = [0.25, 0.5, 1.0, 2.0, 4.0];
+const EXPERTS: usize = WINDOWS.len() + 1;
+/// A horizon is updated again after this share of its length.
+const UPDATE_SHARE: f64 = 0.25;
+/// Past errors lose weight by this factor with each update.
+const MEMORY: f64 = 0.96;
+/// Weight of an expert: its relative error, plus [`LEAST_ERROR`], to the power of minus this.
+const SHARPNESS: i32 = 3;
+const LEAST_ERROR: f64 = 0.02;
+/// The quantiles that are followed.
+const LEVELS: [f64; 3] = [0.1, 0.5, 0.9];
+/// Step of the trackers, in units of the logarithm.
+const STEP: f64 = 0.12;
+/// Largest logarithm of an error.
+const MAX_ERROR: f64 = 2.0;
+
+/// Length of horizon `k` in seconds.
+pub(crate) fn length(k: usize) -> f64 {
+    (k as f64 - 4.0).exp2()
+}
+
+/// The growth over one horizon.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Horizon {
+    due_at: f64,
+    /// Discounted sum of the errors of each expert, bytes.
+    losses: [f64; EXPERTS],
+    /// Discounted sum of the changes, bytes, and number of updates.
+    moved: f64,
+    updates: f64,
+    /// Relative error of each expert, from this horizon and from shorter ones.
+    errors: [f64; EXPERTS],
+    /// The present rate, bytes per second.
+    pub(crate) rate: f64,
+    /// Quantiles of ln(growth / predicted growth).
+    pub(crate) quantiles: [f64; 3],
+    /// Number of updates of the quantiles.
+    pub(crate) judged: f64,
+}
+
+impl Horizon {
+    const NEW: Self = Self {
+        due_at: f64::MIN,
+        losses: [0.0; EXPERTS],
+        moved: 0.0,
+        updates: 0.0,
+        errors: [0.5; EXPERTS],
+        rate: 0.0,
+        quantiles: [-0.3, 0.0, 0.3],
+        judged: 0.0,
+    };
+
+    fn weights(&self) -> [f64; EXPERTS] {
+        let raw = self.errors.map(|e| (e + LEAST_ERROR).powi(-SHARPNESS));
+        let sum: f64 = raw.iter().sum();
+        raw.map(|w| w / sum)
+    }
+
+    /// Compares what was predicted one horizon ago with what happened.
+    fn judge(&mut self, predicted: [f64; EXPERTS], actual: f64, shorter: &[f64; EXPERTS]) {
+        self.updates = MEMORY * self.updates + 1.0;
+        self.moved = MEMORY * self.moved + actual.abs();
+        for (loss, predicted) in self.losses.iter_mut().zip(predicted) {
+            *loss = MEMORY * *loss + (actual - predicted).abs();
+        }
+        let own = if self.moved > 0.0 { UPDATE_SHARE * self.updates } else { 0.0 };
+        for (i, error) in self.errors.iter_mut().enumerate() {
+            let here = if own > 0.0 { self.losses[i] / self.moved } else { 0.0 };
+            *error = (own * here + shorter[i]) / (own + 1.0);
+        }
+        let weights = self.weights();
+        let mean: f64 = weights.iter().zip(predicted).map(|(w, p)| w * p).sum();
+        let usual = self.moved / self.updates;
+        if mean <= 0.1 * usual {
+            return;
+        }
+        let error = (actual / mean).max(0.0).ln().clamp(-MAX_ERROR, MAX_ERROR);
+        self.judged += 1.0;
+        // Larger steps at first, so that the trackers do not have to crawl to where they belong.
+        let step = STEP * (1.0 + 4.0 / self.judged);
+        for (quantile, level) in self.quantiles.iter_mut().zip(LEVELS) {
+            *quantile += step * (level - if error < *quantile { 1.0 } else { 0.0 });
+        }
+        self.quantiles[0] = self.quantiles[0].min(self.quantiles[1]);
+        self.quantiles[2] = self.quantiles[2].max(self.quantiles[1]);
+    }
+}
+
+/// The growth over all horizons.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Horizons(Vec<Horizon>);
+
+impl Horizons {
+    pub(crate) fn new() -> Self {
+        Self(vec![Horizon::NEW; HORIZONS])
+    }
+
+    pub(crate) fn get(&self, k: usize) -> &Horizon {
+        &self.0[k]
+    }
+
+    /// Updates the horizons that are due, with the history up to `now`, `age` seconds long, that ends
+    /// with `used`.
+    pub(crate) fn update(
+        &mut self,
+        history: &History,
+        (now, used): (f64, f64),
+        age: f64,
+        usual_step: f64,
+    ) {
+        let least = 2.0 * usual_step;
+        let at = |back: f64| history.at(now - back).unwrap_or(used);
+        let first = history.start().map_or(used, |start| start.1);
+        let mut shorter = Horizon::NEW.errors;
+        for (k, horizon) in self.0.iter_mut().enumerate() {
+            let h = length(k);
+            if h < usual_step {
+                continue;
+            }
+            if h > age {
+                break;
+            }
+            if now < horizon.due_at {
+                shorter = horizon.errors;
+                continue;
+            }
+            horizon.due_at = now + UPDATE_SHARE * h;
+            let window = |expert: usize, longest: f64| {
+                WINDOWS.get(expert).map_or(longest, |share| (share * h).max(least).min(longest))
+            };
+            let before = |back: f64, longest: f64| if back >= longest { first } else { at(back) };
+            let then = age - h;
+            if then >= least {
+                let base = at(h);
+                let predicted = std::array::from_fn(|i| {
+                    let w = window(i, then);
+                    (base - before(h + w, age)) / w * h
+                });
+                horizon.judge(predicted, used - base, &shorter);
+            } else {
+                horizon.errors = shorter;
+            }
+            let weights = horizon.weights();
+            horizon.rate = (0..EXPERTS)
+                .map(|i| {
+                    let w = window(i, age);
+                    weights[i] * (used - before(w, age)) / w
+                })
+                .sum();
+            shorter = horizon.errors;
+        }
+    }
+
+    pub(crate) fn bytes(&self) -> usize {
+        self.0.capacity() * size_of::<Horizon>()
+    }
+}
