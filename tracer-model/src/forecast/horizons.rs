@@ -29,6 +29,8 @@ const MEMORY: f64 = 0.96;
 /// Weight of an expert: its relative error, plus [`LEAST_ERROR`], to the power of minus this.
 const SHARPNESS: i32 = 3;
 const LEAST_ERROR: f64 = 0.02;
+/// Weight of the latest value in [`Horizon::excess`].
+const EXCESS_STEP: f64 = 0.05;
 /// The quantiles that are followed.
 const LEVELS: [f64; 3] = [0.1, 0.5, 0.9];
 /// Step of the trackers, in units of the logarithm.
@@ -41,10 +43,9 @@ pub(crate) fn length(k: usize) -> f64 {
     (k as f64 - 4.0).exp2()
 }
 
-/// The growth over one horizon.
+/// What was learned from moments of one kind: while the growth was faster than its mean, or slower.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub(crate) struct Horizon {
-    due_at: f64,
+struct Record {
     /// Discounted sum of the errors of each expert, bytes.
     losses: [f64; EXPERTS],
     /// Discounted sum of the changes, bytes, and number of updates.
@@ -52,22 +53,18 @@ pub(crate) struct Horizon {
     updates: f64,
     /// Relative error of each expert, from this horizon and from shorter ones.
     errors: [f64; EXPERTS],
-    /// The present rate, bytes per second.
-    pub(crate) rate: f64,
     /// Quantiles of ln(growth / predicted growth).
-    pub(crate) quantiles: [f64; 3],
+    quantiles: [f64; 3],
     /// Number of updates of the quantiles.
-    pub(crate) judged: f64,
+    judged: f64,
 }
 
-impl Horizon {
+impl Record {
     const NEW: Self = Self {
-        due_at: f64::MIN,
         losses: [0.0; EXPERTS],
         moved: 0.0,
         updates: 0.0,
         errors: [0.5; EXPERTS],
-        rate: 0.0,
         quantiles: [-0.3, 0.0, 0.3],
         judged: 0.0,
     };
@@ -79,16 +76,11 @@ impl Horizon {
     }
 
     /// Compares what was predicted one horizon ago with what happened.
-    fn judge(&mut self, predicted: [f64; EXPERTS], actual: f64, shorter: &[f64; EXPERTS]) {
+    fn judge(&mut self, predicted: [f64; EXPERTS], actual: f64) {
         self.updates = MEMORY * self.updates + 1.0;
         self.moved = MEMORY * self.moved + actual.abs();
         for (loss, predicted) in self.losses.iter_mut().zip(predicted) {
             *loss = MEMORY * *loss + (actual - predicted).abs();
-        }
-        let own = if self.moved > 0.0 { UPDATE_SHARE * self.updates } else { 0.0 };
-        for (i, error) in self.errors.iter_mut().enumerate() {
-            let here = if own > 0.0 { self.losses[i] / self.moved } else { 0.0 };
-            *error = (own * here + shorter[i]) / (own + 1.0);
         }
         let weights = self.weights();
         let mean: f64 = weights.iter().zip(predicted).map(|(w, p)| w * p).sum();
@@ -105,6 +97,47 @@ impl Horizon {
         }
         self.quantiles[0] = self.quantiles[0].min(self.quantiles[1]);
         self.quantiles[2] = self.quantiles[2].max(self.quantiles[1]);
+    }
+
+    /// Combines the errors of this horizon with those of the shorter ones.
+    fn pool(&mut self, shorter: &[f64; EXPERTS]) {
+        let own = if self.moved > 0.0 { UPDATE_SHARE * self.updates } else { 0.0 };
+        for (i, error) in self.errors.iter_mut().enumerate() {
+            let here = if own > 0.0 { self.losses[i] / self.moved } else { 0.0 };
+            *error = (own * here + shorter[i]) / (own + 1.0);
+        }
+    }
+}
+
+/// The growth over one horizon.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Horizon {
+    due_at: f64,
+    /// What was learned while the growth was slower than its mean, and while it was faster.
+    records: [Record; 2],
+    /// Which of them applies now.
+    is_fast: bool,
+    /// The present rate, bytes per second.
+    pub(crate) rate: f64,
+    /// Highest value in each of the last quarters of the horizon.
+    highest: [f64; 4],
+    /// Mean of how far the highest value within the horizon was above the last one, bytes.
+    pub(crate) excess: f64,
+}
+
+impl Horizon {
+    const NEW: Self = Self {
+        due_at: f64::MIN,
+        records: [Record::NEW; 2],
+        is_fast: false,
+        rate: 0.0,
+        highest: [f64::MIN; 4],
+        excess: 0.0,
+    };
+
+    /// Quantiles of ln(growth / predicted growth), at moments like this one.
+    pub(crate) fn quantiles(&self) -> [f64; 3] {
+        self.records[usize::from(self.is_fast)].quantiles
     }
 }
 
@@ -133,7 +166,9 @@ impl Horizons {
         let least = 2.0 * usual_step;
         let at = |back: f64| history.at(now - back).unwrap_or(used);
         let first = history.start().map_or(used, |start| start.1);
-        let mut shorter = Horizon::NEW.errors;
+        let mean = (used - first) / age;
+        let mut shorter = [Record::NEW.errors; 2];
+        let mut highest = [used; 2];
         for (k, horizon) in self.0.iter_mut().enumerate() {
             let h = length(k);
             if h < usual_step {
@@ -142,34 +177,41 @@ impl Horizons {
             if h > age {
                 break;
             }
-            if now < horizon.due_at {
-                shorter = horizon.errors;
-                continue;
-            }
-            horizon.due_at = now + UPDATE_SHARE * h;
-            let window = |expert: usize, longest: f64| {
-                WINDOWS.get(expert).map_or(longest, |share| (share * h).max(least).min(longest))
-            };
-            let before = |back: f64, longest: f64| if back >= longest { first } else { at(back) };
-            let then = age - h;
-            if then >= least {
-                let base = at(h);
-                let predicted = std::array::from_fn(|i| {
-                    let w = window(i, then);
-                    (base - before(h + w, age)) / w * h
-                });
-                horizon.judge(predicted, used - base, &shorter);
-            } else {
-                horizon.errors = shorter;
-            }
-            let weights = horizon.weights();
-            horizon.rate = (0..EXPERTS)
-                .map(|i| {
+            if now >= horizon.due_at {
+                horizon.due_at = now + UPDATE_SHARE * h;
+                horizon.highest.rotate_right(1);
+                // The highest value since the last update is that of the horizon of a quarter's length.
+                horizon.highest[0] = highest[0];
+                let window = |expert: usize, longest: f64| {
+                    WINDOWS.get(expert).map_or(longest, |share| (share * h).max(least).min(longest))
+                };
+                let before = |back: f64| if back >= age { first } else { at(back) };
+                let then = age - h;
+                if then >= least {
+                    let base = at(h);
+                    let rates: [f64; EXPERTS] = std::array::from_fn(|i| {
+                        let w = window(i, then);
+                        (base - before(h + w)) / w
+                    });
+                    let was_fast = rates[0] > rates[EXPERTS - 1];
+                    let record = &mut horizon.records[usize::from(was_fast)];
+                    record.judge(rates.map(|rate| rate * h), used - base);
+                }
+                for (record, shorter) in horizon.records.iter_mut().zip(&shorter) {
+                    record.pool(shorter);
+                }
+                let rates: [f64; EXPERTS] = std::array::from_fn(|i| {
                     let w = window(i, age);
-                    weights[i] * (used - before(w, age)) / w
-                })
-                .sum();
-            shorter = horizon.errors;
+                    (used - before(w)) / w
+                });
+                horizon.is_fast = rates[0] > mean;
+                let weights = horizon.records[usize::from(horizon.is_fast)].weights();
+                horizon.rate = weights.iter().zip(rates).map(|(w, rate)| w * rate).sum();
+                let top = horizon.highest.iter().copied().fold(used, f64::max);
+                horizon.excess += EXCESS_STEP * (top - used - horizon.excess);
+            }
+            shorter = [horizon.records[0].errors, horizon.records[1].errors];
+            highest = [highest[1], horizon.highest.iter().copied().fold(used, f64::max)];
         }
     }
 

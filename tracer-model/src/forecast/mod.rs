@@ -4,6 +4,7 @@
 //! history through [`Forecaster::push`] gives the same forecasts as the live program. The method is
 //! described in `docs/forecast.md`, its accuracy in `docs/forecast-scores.md`.
 
+mod bursts;
 mod fit;
 mod history;
 mod horizons;

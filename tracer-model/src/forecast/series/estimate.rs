@@ -112,15 +112,23 @@ impl Series {
         if eta.is_nan() || eta > MAX_TIME_S {
             return None;
         }
+        let whole = available;
         let available = (available - trend.peak_gap).max(0.02 * available);
         // Curved growth is extrapolated less far than linear growth.
         let is_near = available / trend.mean <= far * trend.window
             || eta <= MAX_CURVED_REACH * trend.window;
         let spread =
             (2.5 * trend.relative_error.min(10.0) + 0.05 * (eta / trend.window).ln_1p()).ln_1p();
-        let [lo, middle, hi] = self.horizons.get(horizon).quantiles;
-        let of = |seen: f64| (learned * seen + (1.0 - learned) * spread).exp();
-        Some(([eta / of(hi - middle), eta, eta * of(middle - lo)], is_near))
+        let [lo, middle, hi] = self.horizons.get(horizon).quantiles();
+        let of = |seen: f64| learned * seen + (1.0 - learned) * spread;
+        let (mut eta, mut early, mut late) = (eta, of(hi - middle), of(middle - lo));
+        if let Some(foreseen) = self.bursts.foresee(whole) {
+            let weight = foreseen.weight;
+            eta = (weight * foreseen.eta.max(1e-3).ln() + (1.0 - weight) * eta.max(1e-3).ln()).exp();
+            early += weight * (foreseen.spread - early);
+            late += weight * (foreseen.spread - late);
+        }
+        Some(([eta / early.exp(), eta, eta * late.exp()], is_near))
     }
 
     /// Seconds to full: by what was learned for each horizon up to the length of the trend, beyond that
@@ -138,7 +146,7 @@ impl Series {
                 break;
             }
             let horizon = self.horizons.get(k);
-            let seen = horizon.rate * horizon.quantiles[1].exp() * h;
+            let seen = horizon.excess + horizon.rate * horizon.quantiles()[1].exp() * h;
             let straight = peak_gap + (rate + curve * h) * h;
             let growth = learned * seen + (1.0 - learned) * straight;
             if growth >= available {

@@ -6,6 +6,7 @@ mod growth;
 
 use serde::{Deserialize, Serialize};
 
+use super::bursts::Bursts;
 use super::fit::{Edge, Fits};
 use super::history::History;
 use super::horizons::Horizons;
@@ -50,6 +51,7 @@ pub(super) struct Series {
     history: History,
     scales: Vec<Scale>,
     horizons: Horizons,
+    bursts: Bursts,
     /// Highest usage so far.
     highest: f64,
     fits: Option<Fits>,
@@ -100,6 +102,7 @@ impl Series {
             history: History::default(),
             scales: vec![Scale::NEW; SCALES],
             horizons: Horizons::new(),
+            bursts: Bursts::NEW,
             highest: f64::MIN,
             fits: None,
             now: 0.0,
@@ -136,6 +139,8 @@ impl Series {
             return;
         }
         self.horizons.update(&self.history, (self.now, used), age, self.usual_step);
+        let first = self.history.start().map_or(used, |start| start.1);
+        self.bursts.push(self.now, used, (used - first) / age.max(self.usual_step));
         self.give_up_if_undone(used);
         let growth = self.growth(policy, used, age);
         let fastest = growth.fastest();

@@ -1,0 +1,158 @@
+//! The bursts and pauses of a series: how long they last, what a burst takes, and how regular that is.
+//!
+//! A burst is a time in which the series grows faster than its mean; what lies between is a pause. A job
+//! on a schedule, a server that flushes, and a queue that is worked off are all sequences of both. With
+//! their usual lengths it is known in a pause when the next burst is due, and in a burst how much of it
+//! is still to come.
+
+use serde::{Deserialize, Serialize};
+
+/// A pause begins when the growth is below this share of the mean.
+const PAUSE_SHARE: f64 = 0.5;
+/// Least weight of the latest burst in the means.
+const LEAST_WEIGHT: f64 = 0.2;
+/// Bursts that must have ended before the next one can be foreseen.
+const LEAST_CYCLES: f64 = 3.0;
+/// A phase that lasts longer than this many times its mean is not foreseen.
+const MAX_OVERDUE: f64 = 2.0;
+/// At most this many bursts ahead; beyond that the mean rate says the same.
+const MAX_CYCLES_AHEAD: f64 = 12.0;
+
+/// A mean and the mean deviation from it, as a ratio.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+struct Usual {
+    mean: f64,
+    spread: f64,
+}
+
+impl Usual {
+    const NONE: Self = Self { mean: 0.0, spread: 1.0 };
+
+    fn add(&mut self, value: f64, cycles: f64) {
+        let weight = (1.0 / cycles).max(LEAST_WEIGHT);
+        if self.mean > 0.0 && value > 0.0 {
+            let off = (value / self.mean).ln().abs().min(2.0);
+            // The first deviation is the second value.
+            self.spread += weight.max(1.0 / (cycles - 1.0).max(1.0)).min(1.0) * (off - self.spread);
+        }
+        self.mean += weight * (value - self.mean);
+    }
+}
+
+/// When the volume is full, as foreseen from its bursts.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct Foreseen {
+    /// Seconds to full.
+    pub(crate) eta: f64,
+    /// How much this deserves to be believed: 0 to 1.
+    pub(crate) weight: f64,
+    /// ln of the factor by which it may be wrong.
+    pub(crate) spread: f64,
+}
+
+/// See the module documentation.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Bursts {
+    is_burst: bool,
+    /// Start of the present phase, and usage there.
+    since: (f64, f64),
+    /// Start of the last burst, and usage there.
+    began: (f64, f64),
+    /// Time and usage of the last sample.
+    last: (f64, f64),
+    /// Number of bursts that have ended.
+    cycles: f64,
+    /// Length of a burst and of a pause, seconds.
+    burst_s: Usual,
+    pause_s: Usual,
+    /// Growth in a burst, and from its start to the start of the next one, bytes.
+    burst_bytes: Usual,
+    cycle_bytes: Usual,
+}
+
+impl Bursts {
+    pub(crate) const NEW: Self = Self {
+        is_burst: false,
+        since: (0.0, 0.0),
+        began: (0.0, 0.0),
+        last: (0.0, 0.0),
+        cycles: 0.0,
+        burst_s: Usual::NONE,
+        pause_s: Usual::NONE,
+        burst_bytes: Usual::NONE,
+        cycle_bytes: Usual::NONE,
+    };
+
+    /// Adds a sample. `mean` is the rate over the whole history, bytes per second.
+    pub(crate) fn push(&mut self, now: f64, used: f64, mean: f64) {
+        let (then, before) = std::mem::replace(&mut self.last, (now, used));
+        if now <= then {
+            return;
+        }
+        let rate = (used - before) / (now - then);
+        if !self.is_burst && rate > mean && rate > 0.0 {
+            if self.cycles > 0.0 {
+                self.pause_s.add(then - self.since.0, self.cycles);
+                self.cycle_bytes.add((before - self.began.1).max(0.0), self.cycles);
+            }
+            self.is_burst = true;
+            self.since = (then, before);
+            self.began = self.since;
+        } else if self.is_burst && rate <= PAUSE_SHARE * mean {
+            self.cycles += 1.0;
+            self.burst_s.add(then - self.since.0, self.cycles);
+            self.burst_bytes.add(before - self.since.1, self.cycles);
+            self.is_burst = false;
+            self.since = (then, before);
+        }
+    }
+
+    /// When `available` is used up, if the bursts go on as they did.
+    pub(crate) fn foresee(&self, available: f64) -> Option<Foreseen> {
+        let (burst_s, pause_s) = (self.burst_s.mean, self.pause_s.mean);
+        let (burst, cycle) = (self.burst_bytes.mean, self.cycle_bytes.mean);
+        if self.cycles < LEAST_CYCLES || burst <= 0.0 || cycle <= 0.0 {
+            return None;
+        }
+        let (now, used) = self.last;
+        let lasts = now - self.since.0;
+        let period = burst_s + pause_s;
+        let mut left = available;
+        let mut eta = 0.0;
+        if self.is_burst {
+            let risen = used - self.since.1;
+            if risen > MAX_OVERDUE * burst || lasts <= 0.0 || risen <= 0.0 {
+                return None;
+            }
+            let rate = risen / lasts;
+            // A burst that is larger than usual goes on for a while.
+            let rest = (burst - risen).max(0.25 * risen);
+            if left <= rest {
+                return Some(self.foreseen(left / rate, self.burst_bytes.spread));
+            }
+            left -= rest;
+            eta += rest / rate + pause_s;
+        } else {
+            if lasts > MAX_OVERDUE * pause_s {
+                return None;
+            }
+            // The more regular the pauses, the better is known when this one ends.
+            let known = (1.0 - 1.25 * self.pause_s.spread).max(0.0);
+            eta += (pause_s - known * lasts).max(0.1 * pause_s);
+        }
+        let whole = (left / cycle).floor();
+        if whole > MAX_CYCLES_AHEAD {
+            return None;
+        }
+        eta += whole * period;
+        left -= whole * cycle;
+        eta += left.min(burst) / burst * burst_s;
+        Some(self.foreseen(eta, self.pause_s.spread / (1.0 + whole).sqrt()))
+    }
+
+    fn foreseen(&self, eta: f64, spread: f64) -> Foreseen {
+        let irregular = self.pause_s.spread.min(self.cycle_bytes.spread.max(self.burst_bytes.spread));
+        let weight = self.cycles / (self.cycles + 3.0) * (1.2 - irregular).clamp(0.0, 1.0);
+        Foreseen { eta, weight, spread: 0.05 + 1.3 * spread }
+    }
+}
