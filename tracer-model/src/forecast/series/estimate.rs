@@ -12,6 +12,9 @@ const MAX_CURVED_REACH: f64 = 4.0;
 const REACH_ONCE_PUBLISHED: f64 = 3.0;
 /// An estimate that is longer than the published one by less than this factor does not move it.
 const DEADBAND_FACTOR: f64 = 1.1;
+/// Growth that slows down fills the volume only if less than this many times as much space is left as
+/// is still to come.
+const MAX_TO_COME: f64 = 2.0;
 /// Share of the history that an estimate is based on, over which the published estimate converges
 /// to a new one within the band.
 const ESTIMATE_SMOOTHING_SHARE: f64 = 0.05;
@@ -114,6 +117,9 @@ impl Series {
         }
         let whole = available;
         let available = (available - trend.peak_gap).max(0.02 * available);
+        if available > MAX_TO_COME * trend.to_come {
+            return None;
+        }
         // Curved growth is extrapolated less far than linear growth.
         let is_near = available / trend.mean <= far * trend.window
             || eta <= MAX_CURVED_REACH * trend.window;

@@ -18,6 +18,9 @@ const CURVATURE_SMOOTHING_SHARE: f64 = 0.1;
 /// per sample does not grow with the length.
 const REFIT_SHARE: f64 = 1.0 / 256.0;
 
+/// Share of its window for which it is remembered that growth slows down.
+const CEILING_SHARE: f64 = 1.0;
+
 /// The growth that a sample shows.
 #[derive(Clone, Copy)]
 pub(super) struct Growth {
@@ -71,7 +74,23 @@ impl Series {
         let steady = steady.map(|trend| self.smooth_curvature(trend));
         let steady = steady.filter(|_| is_accepted || used > self.resumes_above);
         self.reason = reason;
-        Growth { new, steady, refilling: self.refilling(used), new_has_ended }
+        let growth = Growth { new, steady, refilling: self.refilling(used), new_has_ended };
+        self.remember_ceiling(growth, used)
+    }
+
+    /// Remembers the usage at which growth that slows down would end, so that a few samples without
+    /// that do not hide it.
+    fn remember_ceiling(&mut self, growth: Growth, used: f64) -> Growth {
+        if let Some(trend) = growth.trends().find(|trend| trend.to_come.is_finite()) {
+            let level = used + trend.to_come;
+            self.ceiling = Some((level, self.now + CEILING_SHARE * trend.window));
+        }
+        self.ceiling = self.ceiling.filter(|(level, until)| used < *level && self.now < *until);
+        let Some((level, _)) = self.ceiling else { return growth };
+        let below = |trend: Option<Trend>| {
+            trend.map(|trend| Trend { to_come: trend.to_come.min(level - used), ..trend })
+        };
+        Growth { new: below(growth.new), steady: below(growth.steady), ..growth }
     }
 
     /// The trend of the whole history, from its peaks or else its lows, and the reason if there is
@@ -103,6 +122,7 @@ impl Series {
                     rate: fit.rate,
                     mean: fit.mean,
                     curve: fit.curve,
+                    to_come: fit.to_come,
                     relative_error: fit.error / fit.mean,
                     window: fits.window,
                     peak_gap,
@@ -158,6 +178,7 @@ impl Series {
             rate,
             mean: rate,
             curve: 0.0,
+            to_come: f64::INFINITY,
             relative_error: 0.3,
             window,
             peak_gap: 0.0,

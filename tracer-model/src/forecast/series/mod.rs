@@ -28,6 +28,12 @@ pub(super) struct LimitSample {
 const SPACE_AGAIN_SHARE: f64 = 0.0005;
 /// Share of its earlier rise by which growth that had stopped must continue to be accepted again.
 const RESUMED_RISE_SHARE: f64 = 0.1;
+/// Accepted growth has stopped if it rose by less than this share of what it had added, for longer
+/// than this number of samples, this many times its longest pause, and this share of its length.
+const STOPPED_RISE_SHARE: f64 = 0.002;
+const STOPPED_STEPS: f64 = 5.0;
+const STOPPED_PAUSES: f64 = 3.0;
+const STOPPED_SHARE: f64 = 0.1;
 /// An estimate is withdrawn only after doubt has lasted for this share of the estimate's age.
 const DOUBT_SHARE_OF_AGE: f64 = 0.2;
 /// Upper limit of the time between samples and of an estimate, seconds (300 years).
@@ -76,6 +82,10 @@ pub(super) struct Series {
     accepted_since: Option<f64>,
     /// Usage at the start of the accepted growth, and the highest since.
     accepted_rise: [f64; 2],
+    /// When the accepted growth began, when it last rose, and its longest pause so far, seconds.
+    accepted_times: [f64; 3],
+    /// Usage when the accepted growth last rose.
+    accepted_level: f64,
     /// Whether the accepted growth began as growth never seen before.
     accepted_as_new: bool,
     /// When accepted growth was last given up without the volume having filled.
@@ -88,6 +98,8 @@ pub(super) struct Series {
     refuted_at: Option<f64>,
     /// Averaged curvature of the trend, relative to its mean rate: rate at its end, and curve.
     curvature: [f64; 2],
+    /// Usage at which growth that slows down ends, and until when that is assumed.
+    ceiling: Option<(f64, f64)>,
     /// Whether the volume's size has just changed.
     was_resized: bool,
     reason: Reason,
@@ -116,12 +128,15 @@ impl Series {
             out_of_reach_since: None,
             accepted_since: None,
             accepted_rise: [0.0; 2],
+            accepted_times: [0.0; 3],
+            accepted_level: 0.0,
             accepted_as_new: false,
             withdrawn_at: None,
             doubted_since: None,
             resumes_above: f64::MIN,
             refuted_at: None,
             curvature: [1.0, 0.0],
+            ceiling: None,
             was_resized: false,
             reason: Reason::Learning,
             basis: None,
@@ -145,6 +160,7 @@ impl Series {
         let growth = self.growth(policy, used, age);
         let fastest = growth.fastest();
         self.accept(fastest.as_ref(), growth.new_has_ended, used);
+        self.give_up_if_stopped(used);
         let available = sample.available as f64;
         let ages = (age, self.usual_step);
         let burst = trend::usual_burst(&self.scales, self.now, used, available, ages);
@@ -200,6 +216,32 @@ impl Series {
         }
     }
 
+    /// Gives accepted growth up if it has paused for much longer than ever before.
+    fn give_up_if_stopped(&mut self, used: f64) {
+        let [from, to] = self.accepted_rise;
+        let [began, rose, longest] = &mut self.accepted_times;
+        if to <= from {
+            return;
+        }
+        let pause = self.now - *rose;
+        if used - self.accepted_level > STOPPED_RISE_SHARE * (to - from) {
+            *longest = longest.max(pause);
+            *rose = self.now;
+            self.accepted_level = used;
+            return;
+        }
+        let length = *rose - *began;
+        if self.accepted_since.is_some()
+            && pause > STOPPED_STEPS * self.usual_step
+            && pause > STOPPED_PAUSES * *longest
+            && pause > STOPPED_SHARE * length
+        {
+            self.resumes_above = to + RESUMED_RISE_SHARE * (to - from);
+            self.give_up();
+            self.reason = Reason::Stopped;
+        }
+    }
+
     /// Accepts growth as a trend, or gives it up after enough doubt. The distance to the limit does
     /// not matter: faster growth of the same shape is accepted at the same times.
     fn accept(&mut self, growth: Option<&Trend>, new_has_ended: bool, used: f64) {
@@ -209,6 +251,9 @@ impl Series {
                 if accepted.is_none() {
                     self.accepted_since = Some(now);
                     self.accepted_rise = [used - trend.rate * trend.window, used];
+                    self.accepted_times[0] = now - trend.window;
+                    self.accepted_times[1] = now;
+                    self.accepted_level = used;
                 }
                 self.doubted_since = None;
                 self.accepted_as_new = trend.is_new || (self.accepted_as_new && !new_has_ended);
