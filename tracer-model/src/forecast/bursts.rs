@@ -13,10 +13,12 @@ const PAUSE_SHARE: f64 = 0.5;
 const LEAST_WEIGHT: f64 = 0.2;
 /// Bursts that must have ended before the next one can be foreseen.
 const LEAST_CYCLES: f64 = 3.0;
+/// At most this many whole cycles ahead.
+const MAX_CYCLES_AHEAD: f64 = 8.0;
+/// Share of their weight that bursts lose for each e-fold of variation.
+const IRREGULAR: f64 = 0.9;
 /// A phase that lasts longer than this many times its mean is not foreseen.
 const MAX_OVERDUE: f64 = 2.0;
-/// At most this many bursts ahead; beyond that the mean rate says the same.
-const MAX_CYCLES_AHEAD: f64 = 12.0;
 
 /// A mean and the mean deviation from it, as a ratio.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
@@ -108,7 +110,9 @@ impl Bursts {
     }
 
     /// When `available` is used up, if the bursts go on as they did.
-    pub(crate) fn foresee(&self, available: f64) -> Option<Foreseen> {
+    ///
+    /// Further ahead than some bursts, growth counts with the rate `far`, bytes per second.
+    pub(crate) fn foresee(&self, available: f64, far: f64) -> Option<Foreseen> {
         let (burst_s, pause_s) = (self.burst_s.mean, self.pause_s.mean);
         let (burst, cycle) = (self.burst_bytes.mean, self.cycle_bytes.mean);
         if self.cycles < LEAST_CYCLES || burst <= 0.0 || cycle <= 0.0 {
@@ -140,19 +144,17 @@ impl Bursts {
             let known = (1.0 - 1.25 * self.pause_s.spread).max(0.0);
             eta += (pause_s - known * lasts).max(0.1 * pause_s);
         }
-        let whole = (left / cycle).floor();
-        if whole > MAX_CYCLES_AHEAD {
-            return None;
-        }
+        let whole = (left / cycle).floor().min(MAX_CYCLES_AHEAD);
         eta += whole * period;
         left -= whole * cycle;
-        eta += left.min(burst) / burst * burst_s;
+        eta += left.min(burst) / burst * burst_s + (left - burst).max(0.0) / far;
         Some(self.foreseen(eta, self.pause_s.spread / (1.0 + whole).sqrt()))
     }
 
     fn foreseen(&self, eta: f64, spread: f64) -> Foreseen {
-        let irregular = self.pause_s.spread.min(self.cycle_bytes.spread.max(self.burst_bytes.spread));
-        let weight = self.cycles / (self.cycles + 3.0) * (1.2 - irregular).clamp(0.0, 1.0);
+        let sizes = self.cycle_bytes.spread.min(self.burst_bytes.spread);
+        let irregular = self.pause_s.spread.max(sizes);
+        let weight = self.cycles / (self.cycles + 3.0) * (1.0 - IRREGULAR * irregular).max(0.0);
         Foreseen { eta, weight, spread: 0.05 + 1.3 * spread }
     }
 }

@@ -154,6 +154,22 @@ impl Horizons {
         &self.0[k]
     }
 
+    /// How far off the growth was over horizons up to `eta` seconds: half of the widest interval, as a
+    /// logarithm. It grows with `eta`.
+    pub(crate) fn doubt(&self, eta: f64) -> f64 {
+        let mut widest = 0.0f64;
+        for (k, horizon) in self.0.iter().enumerate() {
+            if length(k) > eta {
+                break;
+            }
+            let record = &horizon.records[usize::from(horizon.is_fast)];
+            if record.judged > 0.0 {
+                widest = widest.max(0.5 * (record.quantiles[2] - record.quantiles[0]));
+            }
+        }
+        widest
+    }
+
     /// Updates the horizons that are due, with the history up to `now`, `age` seconds long, that ends
     /// with `used`.
     pub(crate) fn update(

@@ -23,6 +23,9 @@ const ESTIMATE_SMOOTHING_SHARE: f64 = 0.05;
 /// history that it is based on.
 const SLACK_SHARE: f64 = 0.25;
 
+/// The same for an estimate that may be wrong by a factor of e to the power of 1 over this.
+const SLACK_OF_DOUBT: f64 = 0.5;
+
 impl Series {
     /// Moves the published estimate towards the nearest of the candidates, or withdraws it if all
     /// have been out of reach for long enough. `fastest` is the growth that is accepted or may be.
@@ -86,9 +89,11 @@ impl Series {
         // Starting from "never" keeps the order of any two histories: the one that fills later
         // stays later, whichever is published first. A new size changes that for both.
         let was_resized = std::mem::take(&mut self.was_resized);
-        // The nearer the end, the closer: this keeps the order of any two estimates.
+        // The nearer the end and the better known, the closer. Both grow with the estimate, which keeps
+        // the order of any two estimates.
         let slack = |factor: f64, eta: f64| {
-            1.0 + (factor - 1.0) * (eta / (SLACK_SHARE * window)).clamp(0.05, 1.0)
+            let loose = (eta / (SLACK_SHARE * window)).max(SLACK_OF_DOUBT * self.horizons.doubt(eta));
+            1.0 + (factor - 1.0) * loose.clamp(0.05, 1.0)
         };
         self.full_at = Some(std::array::from_fn(|i| {
             let (hold, lag) = (slack(policy.hold, eta[i]), slack(policy.lag, eta[i]));
@@ -128,7 +133,7 @@ impl Series {
         let [lo, middle, hi] = self.horizons.get(horizon).quantiles();
         let of = |seen: f64| learned * seen + (1.0 - learned) * spread;
         let (mut eta, mut early, mut late) = (eta, of(hi - middle), of(middle - lo));
-        if let Some(foreseen) = self.bursts.foresee(whole) {
+        if let Some(foreseen) = self.bursts.foresee(whole, trend.mean) {
             let weight = foreseen.weight;
             eta = (weight * foreseen.eta.max(1e-3).ln() + (1.0 - weight) * eta.max(1e-3).ln()).exp();
             early += weight * (foreseen.spread - early);
