@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use tracer_model::forecast::{Forecaster, Policy, Sample};
+use tracer_model::forecast::{Forecast, Forecaster, Policy, Sample};
 
 use crate::published::{Bocpd, Holt};
 use crate::trace::Row;
@@ -37,8 +37,8 @@ impl Default for Filltop {
     }
 }
 
-impl Method for Filltop {
-    fn push(&mut self, row: &Row) -> Option<Estimate> {
+impl Filltop {
+    fn forecast(&mut self, row: &Row) -> Forecast {
         self.0.push(&Sample {
             time_s: row.time,
             total: row.total,
@@ -46,8 +46,25 @@ impl Method for Filltop {
             avail: row.avail,
             ..Sample::default()
         });
-        let outcome = self.0.forecast().outcome;
+        self.0.forecast()
+    }
+}
+
+impl Method for Filltop {
+    fn push(&mut self, row: &Row) -> Option<Estimate> {
+        let outcome = self.forecast(row).outcome;
         Some(Estimate { eta: outcome.eta_s()?, interval: outcome.interval_s() })
+    }
+}
+
+/// filltop's second answer: when it is full at the present pace.
+#[derive(Default)]
+pub struct FilltopPace(Filltop);
+
+impl Method for FilltopPace {
+    fn push(&mut self, row: &Row) -> Option<Estimate> {
+        let pace = self.0.forecast(row).pace?;
+        Some(Estimate { eta: pace.eta_s, interval: Some((pace.lo_s, pace.hi_s)) })
     }
 }
 
@@ -207,6 +224,7 @@ impl Method for Line {
 pub fn all() -> Vec<(&'static str, Box<dyn Method>)> {
     vec![
         ("filltop", Box::new(Filltop::default())),
+        ("filltop, pace", Box::<FilltopPace>::default()),
         ("last minute", Box::new(Rate::new(60.0, false))),
         ("last hour", Box::new(Rate::new(3600.0, false))),
         ("EWMA 5 min", Box::<Ewma>::default()),

@@ -41,7 +41,7 @@ pub(crate) struct Slope {
     /// Rate at the window's end if the growth is curved, else the mean.
     pub(crate) rate: f64,
     pub(crate) curve: f64,
-    /// Growth that is still to come if it slows down as it did along the whole window, bytes; infinite
+    /// Growth that is still to come if it slows down as it did along the whole window, bytes; [`f64::MAX`]
     /// if it does not slow down.
     pub(crate) to_come: f64,
     /// Whether growth has stopped for longer than it ever paused before.
@@ -140,7 +140,7 @@ fn slope(cells: &Blocks, window: f64, edge: Edge) -> Option<Slope> {
         return None;
     }
     let (end_rate, curve) = fit_curve(points, left, (mx, sxx, rss), rate, window);
-    let to_come = if end_rate < rate { still_to_come(&points, window) } else { f64::INFINITY };
+    let to_come = if end_rate < rate { still_to_come(&points, window) } else { f64::MAX };
     // Growth in one jump is a single event, even if the remaining points are on a line: use the
     // scatter of the increments.
     let steps = || points().zip(points().skip(1)).map(|(a, b)| (b.1 - a.1) / (b.0 - a.0));
@@ -259,14 +259,14 @@ fn accelerates<I: Iterator<Item = (f64, f64)>>(points: &impl Fn() -> I) -> bool 
 }
 
 /// Growth that is still to come if its rate decays exponentially as it did along the window, in bytes:
-/// infinite unless each fifth grew less than the one before.
+/// [`f64::MAX`] unless each fifth grew less than the one before.
 fn still_to_come<I: Iterator<Item = (f64, f64)>>(points: &impl Fn() -> I, window: f64) -> f64 {
     let (rises, is_complete) = fifths(points);
     let loss = rises[0] - rises[4];
     let slows = rises.windows(2).all(|r| r[0] - r[1] >= 0.03 * loss);
     let (early, late) = (rises[0] + rises[1], rises[3] + rises[4]);
     if !is_complete || loss <= 0.0 || !slows {
-        return f64::INFINITY;
+        return f64::MAX;
     }
     // From the middle of the first two fifths to that of the last two are three fifths.
     let decay = 0.6 * window / (early / late.max(1e-3 * early)).ln();

@@ -9,6 +9,7 @@ mod fit;
 mod history;
 mod horizons;
 mod limit;
+mod pace;
 mod scales;
 mod series;
 #[cfg(test)]
@@ -20,6 +21,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 pub use self::limit::{Limit, LimitKind};
+pub use self::pace::Pace;
 use crate::units;
 use series::{LimitSample, Series};
 
@@ -68,7 +70,7 @@ pub struct Policy {
 
 impl Default for Policy {
     fn default() -> Self {
-        Self { reach: 4.5, reach_new: 14.0, sure: 2.5, hold: 1.4, lag: 1.5 }
+        Self { reach: 6.0, reach_new: 14.0, sure: 2.5, hold: 1.4, lag: 1.5 }
     }
 }
 
@@ -196,6 +198,9 @@ pub struct Forecast {
     pub outcome: Outcome,
     /// The limit that is reached first.
     pub limit: Limit,
+    /// When it is full if the present pace goes on, believed or not; `None` if it is full or does not
+    /// grow now.
+    pub pace: Option<Pace>,
     /// What the estimate is based on; `None` if there is no estimate.
     pub basis: Option<Basis>,
     /// The last clean-up whose space has since been used up again.
@@ -267,12 +272,19 @@ impl Forecaster {
     /// The present forecast for the limit that is reached first.
     #[must_use]
     pub fn forecast(&self) -> Forecast {
-        let rank = |s: &Series| s.outcome().eta_s().unwrap_or(f64::INFINITY);
+        // Without a forecast, the limit that is reached first at the present pace.
+        let rank = |s: &Series| {
+            let pace = s.pace().map_or(f64::INFINITY, |pace| pace.eta_s);
+            (s.outcome().eta_s().unwrap_or(f64::INFINITY), pace)
+        };
         let (limit, series) = self
             .series
             .iter()
             .filter(|(l, _)| *l != Limit::RootReserve)
-            .min_by(|a, b| rank(&a.1).total_cmp(&rank(&b.1)))
+            .min_by(|a, b| {
+                let (a, b) = (rank(&a.1), rank(&b.1));
+                a.0.total_cmp(&b.0).then(a.1.total_cmp(&b.1))
+            })
             .unwrap_or(&self.series[0]);
         let mut outcome = series.outcome();
         if let (
@@ -284,7 +296,13 @@ impl Forecaster {
         {
             *reason = Reason::Drained { ratio: flow[1] / flow[0] };
         }
-        Forecast { outcome, limit: limit.clone(), basis: series.basis(), refill: series.refill() }
+        Forecast {
+            outcome,
+            limit: limit.clone(),
+            pace: series.pace(),
+            basis: series.basis(),
+            refill: series.refill(),
+        }
     }
 
     /// The present forecast for each limit, including the root reserve.

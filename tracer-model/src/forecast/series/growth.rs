@@ -81,7 +81,7 @@ impl Series {
     /// Remembers the usage at which growth that slows down would end, so that a few samples without
     /// that do not hide it.
     fn remember_ceiling(&mut self, growth: Growth, used: f64) -> Growth {
-        if let Some(trend) = growth.trends().find(|trend| trend.to_come.is_finite()) {
+        if let Some(trend) = growth.trends().find(|trend| trend.to_come < f64::MAX) {
             let level = used + trend.to_come;
             self.ceiling = Some((level, self.now + CEILING_SHARE * trend.window));
         }
@@ -178,7 +178,7 @@ impl Series {
             rate,
             mean: rate,
             curve: 0.0,
-            to_come: f64::INFINITY,
+            to_come: f64::MAX,
             relative_error: 0.3,
             window,
             peak_gap: 0.0,

@@ -11,6 +11,7 @@ use super::fit::{Edge, Fits};
 use super::history::History;
 use super::horizons::Horizons;
 use super::scales::{SCALES, Scale, length};
+use super::pace::{Pace, Runs};
 use super::trend::Trend;
 use super::{Basis, Outcome, Policy, Reason, Refill, trend};
 
@@ -37,7 +38,7 @@ const STOPPED_SHARE: f64 = 0.1;
 /// An estimate is withdrawn only after doubt has lasted for this share of the estimate's age.
 const DOUBT_SHARE_OF_AGE: f64 = 0.2;
 /// Upper limit of the time between samples and of an estimate, seconds (300 years).
-const MAX_TIME_S: f64 = 1e10;
+pub(super) const MAX_TIME_S: f64 = 1e10;
 
 /// A clean-up whose space has not been used up again yet.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
@@ -58,6 +59,7 @@ pub(super) struct Series {
     scales: Vec<Scale>,
     horizons: Horizons,
     bursts: Bursts,
+    runs: Runs,
     /// Highest usage so far.
     highest: f64,
     fits: Option<Fits>,
@@ -115,6 +117,7 @@ impl Series {
             scales: vec![Scale::NEW; SCALES],
             horizons: Horizons::new(),
             bursts: Bursts::NEW,
+            runs: Runs::default(),
             highest: f64::MIN,
             fits: None,
             now: 0.0,
@@ -171,6 +174,7 @@ impl Series {
     /// Adds a sample to the history and to the scales. Returns the length of the history.
     fn record(&mut self, sample: LimitSample, used: f64, change: f64) -> f64 {
         self.history.push(self.now, used);
+        self.runs.push(self.now, used, &self.history);
         self.track_clean_ups(&sample, used, change);
         self.last = Some(sample);
         self.highest = self.highest.max(used);
@@ -296,11 +300,18 @@ impl Series {
         }
     }
 
+    /// When it is full at the present pace.
+    pub(super) fn pace(&self) -> Option<Pace> {
+        let last = self.last.filter(|_| self.full_since.is_none())?;
+        self.runs.pace(last.available as f64)
+    }
+
     /// Memory used, bytes.
     pub(super) fn bytes(&self) -> usize {
         self.history.bytes()
             + self.scales.capacity() * size_of::<Scale>()
             + self.horizons.bytes()
+            + self.runs.bytes()
     }
 
     pub(super) fn basis(&self) -> Option<Basis> {
