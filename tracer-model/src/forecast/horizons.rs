@@ -21,7 +21,9 @@ use super::history::History;
 pub(crate) const HORIZONS: usize = 31;
 /// Windows of the experts, as multiples of the horizon. One more expert uses the whole history.
 const WINDOWS: [f64; 5] = [0.25, 0.5, 1.0, 2.0, 4.0];
-const EXPERTS: usize = WINDOWS.len() + 1;
+/// Another continues the present pace.
+const EXPERTS: usize = WINDOWS.len() + 2;
+const WHOLE: usize = WINDOWS.len();
 /// A horizon is updated again after this share of its length.
 const UPDATE_SHARE: f64 = 0.25;
 /// Past errors lose weight by this factor with each update.
@@ -121,6 +123,8 @@ pub(crate) struct Horizon {
     pub(crate) rate: f64,
     /// Highest value in each of the last quarters of the horizon.
     highest: [f64; 4],
+    /// The present pace at the end of each of them, bytes per second.
+    paces: [f64; 4],
     /// Mean of how far the highest value within the horizon was above the last one, bytes.
     pub(crate) excess: f64,
 }
@@ -132,6 +136,7 @@ impl Horizon {
         is_fast: false,
         rate: 0.0,
         highest: [f64::MIN; 4],
+        paces: [0.0; 4],
         excess: 0.0,
     };
 
@@ -171,13 +176,13 @@ impl Horizons {
     }
 
     /// Updates the horizons that are due, with the history up to `now`, `age` seconds long, that ends
-    /// with `used`.
+    /// with `used`. `pace` is the present pace, bytes per second.
     pub(crate) fn update(
         &mut self,
         history: &History,
         (now, used): (f64, f64),
-        age: f64,
-        usual_step: f64,
+        (age, usual_step): (f64, f64),
+        pace: f64,
     ) {
         let least = 2.0 * usual_step;
         let at = |back: f64| history.at(now - back).unwrap_or(used);
@@ -207,18 +212,20 @@ impl Horizons {
                     let base = at(h);
                     let rates: [f64; EXPERTS] = std::array::from_fn(|i| {
                         let w = window(i, then);
-                        (base - before(h + w)) / w
+                        if i > WHOLE { horizon.paces[3] } else { (base - before(h + w)) / w }
                     });
-                    let was_fast = rates[0] > rates[EXPERTS - 1];
+                    let was_fast = rates[0] > rates[WHOLE];
                     let record = &mut horizon.records[usize::from(was_fast)];
                     record.judge(rates.map(|rate| rate * h), used - base);
                 }
+                horizon.paces.rotate_right(1);
+                horizon.paces[0] = pace;
                 for (record, shorter) in horizon.records.iter_mut().zip(&shorter) {
                     record.pool(shorter);
                 }
                 let rates: [f64; EXPERTS] = std::array::from_fn(|i| {
                     let w = window(i, age);
-                    (used - before(w)) / w
+                    if i > WHOLE { pace } else { (used - before(w)) / w }
                 });
                 horizon.is_fast = rates[0] > mean;
                 let weights = horizon.records[usize::from(horizon.is_fast)].weights();

@@ -139,20 +139,29 @@ impl Runs {
         }
     }
 
+    /// The rate of the run, bytes per second.
+    pub(crate) fn rate(&self) -> f64 {
+        match self.recent.back() {
+            Some((now, used)) if *now > self.start.0 => (used - self.start.1) / (now - self.start.0),
+            _ => 0.0,
+        }
+    }
+
     /// Seconds to full if the run goes on; `None` if it does not grow.
-    pub(crate) fn pace(&self, available: f64) -> Option<Pace> {
-        let &(now, used) = self.recent.back()?;
-        let window_s = now - self.start.0;
-        let rate = (used - self.start.1) / window_s;
+    pub(crate) fn pace(&self, available: f64, usual_step: f64) -> Option<Pace> {
+        let window_s = self.recent.back()?.0 - self.start.0;
+        let rate = self.rate();
         let error =
             (self.variance() / self.count.max(1.0)).sqrt().hypot(ERROR_OF_ONE * rate / self.count);
-        if !rate.is_finite() || rate <= error {
+        if rate <= error {
             return None;
         }
         let eta_s = available / rate;
         let off = ERRORS_OF_80_PERCENT * error;
         // The latest time of a rate that may be 0 is unknown; ten times the likely one is far enough.
-        let (lo_s, hi_s) = (available / (rate + off), available / (rate - off).max(0.1 * rate));
+        // It is full at one of the samples, before or after the moment.
+        let lo_s = (available / (rate + off) - usual_step).max(0.0);
+        let hi_s = available / (rate - off).max(0.1 * rate) + usual_step;
         (hi_s <= super::series::MAX_TIME_S).then_some(Pace { lo_s, eta_s, hi_s, growth_per_s: rate, window_s })
     }
 

@@ -156,7 +156,8 @@ impl Series {
         if self.is_full(&sample, used) {
             return;
         }
-        self.horizons.update(&self.history, (self.now, used), age, self.usual_step);
+        let ages = (age, self.usual_step);
+        self.horizons.update(&self.history, (self.now, used), ages, self.runs.rate());
         let first = self.history.start().map_or(used, |start| start.1);
         self.bursts.push(self.now, used, (used - first) / age.max(self.usual_step));
         self.give_up_if_undone(used);
@@ -165,7 +166,6 @@ impl Series {
         self.accept(fastest.as_ref(), growth.new_has_ended, used);
         self.give_up_if_stopped(used);
         let available = sample.available as f64;
-        let ages = (age, self.usual_step);
         let burst = trend::usual_burst(&self.scales, self.now, used, available, ages);
         let candidates: Vec<Trend> = growth.trends().chain(burst).collect();
         self.update_estimate(policy, &candidates, fastest.as_ref(), available);
@@ -293,7 +293,10 @@ impl Series {
         }
         match self.full_at {
             Some(full_at) => {
-                let [lo_s, eta_s, hi_s] = full_at.map(|at| (at - self.now).max(0.0));
+                // It is full at one of the samples, before or after the moment.
+                let step = self.usual_step;
+                let [lo_s, eta_s, hi_s] = [full_at[0] - step, full_at[1], full_at[2] + step]
+                    .map(|at| (at - self.now).max(0.0));
                 Outcome::Fills { lo_s, eta_s, hi_s }
             }
             None => Outcome::DoesNotFill { reason: self.reason },
@@ -303,7 +306,7 @@ impl Series {
     /// When it is full at the present pace.
     pub(super) fn pace(&self) -> Option<Pace> {
         let last = self.last.filter(|_| self.full_since.is_none())?;
-        self.runs.pace(last.available as f64)
+        self.runs.pace(last.available as f64, self.usual_step)
     }
 
     /// Memory used, bytes.
