@@ -46,6 +46,9 @@ struct Args {
     /// Instead of scores of estimates, print those of alerts
     #[arg(long, conflicts_with_all = ["dump", "method"])]
     alerts: bool,
+    /// Print every row of this history, a CSV as `filltop forecast` reads it, as `--dump` does
+    #[arg(long, value_name = "CSV")]
+    file: Option<std::path::PathBuf>,
     /// Instead of scores, push this many samples, and print nanoseconds per sample and memory in bytes
     #[arg(long, value_name = "ROWS")]
     bench: Option<u64>,
@@ -76,6 +79,12 @@ fn main() -> anyhow::Result<()> {
     let args = Args::parse();
     if let Some(rows) = args.bench {
         bench(rows);
+        return Ok(());
+    }
+    if let Some(path) = &args.file {
+        let method = args.method.as_deref().unwrap_or("filltop");
+        let at = anchors::all().iter().position(|(name, _)| *name == method);
+        dump(&trace::recorded(path, 0.0)?, at.unwrap_or(0));
         return Ok(());
     }
     let halves: Vec<Half> = [Half::Tuning, Half::Reporting]

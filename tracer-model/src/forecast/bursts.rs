@@ -121,8 +121,9 @@ impl Bursts {
         let (now, used) = self.last;
         let lasts = now - self.since.0;
         let period = burst_s + pause_s;
-        let mut left = available;
-        let mut eta = 0.0;
+        // What is freed between two bursts.
+        let freed = burst - cycle;
+        let (mut eta, left);
         if self.is_burst {
             let risen = used - self.since.1;
             if risen > MAX_OVERDUE * burst || lasts <= 0.0 || risen <= 0.0 {
@@ -131,23 +132,25 @@ impl Bursts {
             let rate = risen / lasts;
             // A burst that is larger than usual goes on for a while.
             let rest = (burst - risen).max(0.25 * risen);
-            if left <= rest {
-                return Some(self.foreseen(left / rate, self.burst_bytes.spread));
+            if available <= rest {
+                return Some(self.foreseen(available / rate, self.burst_bytes.spread));
             }
-            left -= rest;
-            eta += rest / rate + pause_s;
+            left = available - rest + freed;
+            eta = rest / rate + pause_s;
         } else {
             if lasts > MAX_OVERDUE * pause_s {
                 return None;
             }
             // The more regular the pauses, the better is known when this one ends.
             let known = (1.0 - 1.25 * self.pause_s.spread).max(0.0);
-            eta += (pause_s - known * lasts).max(0.1 * pause_s);
+            left = available + (used - self.since.1) + freed;
+            eta = (pause_s - known * lasts).max(0.1 * pause_s);
         }
-        let whole = (left / cycle).floor().min(MAX_CYCLES_AHEAD);
-        eta += whole * period;
-        left -= whole * cycle;
-        eta += left.min(burst) / burst * burst_s + (left - burst).max(0.0) / far;
+        // Bursts that do not fill it.
+        let whole = ((left - burst) / cycle).ceil().max(0.0);
+        let near = whole.min(MAX_CYCLES_AHEAD);
+        eta += near * period + (whole - near) * cycle / far;
+        eta += ((left - whole * cycle) / burst).clamp(0.0, 1.0) * burst_s;
         Some(self.foreseen(eta, self.pause_s.spread / (1.0 + whole).sqrt()))
     }
 

@@ -27,7 +27,7 @@ const WHOLE: usize = WINDOWS.len();
 /// A horizon is updated again after this share of its length.
 const UPDATE_SHARE: f64 = 0.25;
 /// Past errors lose weight by this factor with each update.
-const MEMORY: f64 = 0.96;
+const MEMORY: f64 = 0.9;
 /// Weight of an expert: its relative error, plus [`LEAST_ERROR`], to the power of minus this.
 const SHARPNESS: i32 = 3;
 const LEAST_ERROR: f64 = 0.02;
@@ -37,6 +37,8 @@ const EXCESS_STEP: f64 = 0.05;
 const LEVELS: [f64; 3] = [0.1, 0.5, 0.9];
 /// Step of the trackers, in units of the logarithm.
 const STEP: f64 = 0.12;
+/// Errors nearer than this to a quantile move it less.
+const NEAR: f64 = 0.1;
 /// Largest logarithm of an error.
 const MAX_ERROR: f64 = 2.0;
 
@@ -95,7 +97,10 @@ impl Record {
         // Larger steps at first, so that the trackers do not have to crawl to where they belong.
         let step = STEP * (1.0 + 4.0 / self.judged);
         for (quantile, level) in self.quantiles.iter_mut().zip(LEVELS) {
-            *quantile += step * (level - if error < *quantile { 1.0 } else { 0.0 });
+            let off = error - *quantile;
+            // Near the quantile the steps are smaller, so that exact growth stays exact.
+            let step = step * (off.abs() / NEAR).min(1.0);
+            *quantile += step * (level - if off < 0.0 { 1.0 } else { 0.0 });
         }
         self.quantiles[0] = self.quantiles[0].min(self.quantiles[1]);
         self.quantiles[2] = self.quantiles[2].max(self.quantiles[1]);
@@ -123,7 +128,7 @@ pub(crate) struct Horizon {
     pub(crate) rate: f64,
     /// Highest value in each of the last quarters of the horizon.
     highest: [f64; 4],
-    /// The present pace at the end of each of them, bytes per second.
+    /// The present pace at the end of each of them, bytes per second; [`f64::MAX`] before the first.
     paces: [f64; 4],
     /// Mean of how far the highest value within the horizon was above the last one, bytes.
     pub(crate) excess: f64,
@@ -136,7 +141,7 @@ impl Horizon {
         is_fast: false,
         rate: 0.0,
         highest: [f64::MIN; 4],
-        paces: [0.0; 4],
+        paces: [f64::MAX; 4],
         excess: 0.0,
     };
 
@@ -152,11 +157,12 @@ pub(crate) struct Horizons(Vec<Horizon>);
 
 impl Horizons {
     pub(crate) fn new() -> Self {
-        Self(vec![Horizon::NEW; HORIZONS])
+        Self(Vec::new())
     }
 
-    pub(crate) fn get(&self, k: usize) -> &Horizon {
-        &self.0[k]
+    /// The growth over horizon `k`; `None` if the history is shorter.
+    pub(crate) fn get(&self, k: usize) -> Option<&Horizon> {
+        self.0.get(k)
     }
 
     /// How far off the growth was over horizons up to `eta` seconds: half of the widest interval, as a
@@ -190,13 +196,14 @@ impl Horizons {
         let mean = (used - first) / age;
         let mut shorter = [Record::NEW.errors; 2];
         let mut highest = [used; 2];
+        while self.0.len() < HORIZONS && length(self.0.len()) <= age {
+            self.0.reserve_exact(1);
+            self.0.push(Horizon::NEW);
+        }
         for (k, horizon) in self.0.iter_mut().enumerate() {
             let h = length(k);
             if h < usual_step {
                 continue;
-            }
-            if h > age {
-                break;
             }
             if now >= horizon.due_at {
                 horizon.due_at = now + UPDATE_SHARE * h;
@@ -210,10 +217,13 @@ impl Horizons {
                 let then = age - h;
                 if then >= least {
                     let base = at(h);
-                    let rates: [f64; EXPERTS] = std::array::from_fn(|i| {
-                        let w = window(i, then);
-                        if i > WHOLE { horizon.paces[3] } else { (base - before(h + w)) / w }
+                    let mut rates: [f64; EXPERTS] = std::array::from_fn(|i| {
+                        let w = window(i.min(WHOLE), then);
+                        (base - before(h + w)) / w
                     });
+                    if horizon.paces[3] < f64::MAX {
+                        rates[EXPERTS - 1] = horizon.paces[3];
+                    }
                     let was_fast = rates[0] > rates[WHOLE];
                     let record = &mut horizon.records[usize::from(was_fast)];
                     record.judge(rates.map(|rate| rate * h), used - base);

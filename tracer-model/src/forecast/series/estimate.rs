@@ -1,7 +1,7 @@
 //! The published estimate: how it is chosen, moved and withdrawn.
 
 use super::super::horizons;
-use super::super::horizons::HORIZONS;
+use super::super::horizons::{HORIZONS, Horizon};
 use super::super::trend::Trend;
 use super::super::{Basis, Policy};
 use super::{DOUBT_SHARE_OF_AGE, MAX_TIME_S, Series};
@@ -10,8 +10,6 @@ use super::{DOUBT_SHARE_OF_AGE, MAX_TIME_S, Series};
 const MAX_CURVED_REACH: f64 = 4.0;
 /// Factor on the reach of a forecast once an estimate is published.
 const REACH_ONCE_PUBLISHED: f64 = 3.0;
-/// An estimate that is longer than the published one by less than this factor does not move it.
-const DEADBAND_FACTOR: f64 = 1.1;
 /// Growth that slows down fills the volume only if less than this many times as much space is left as
 /// is still to come.
 const MAX_TO_COME: f64 = 2.0;
@@ -101,10 +99,8 @@ impl Series {
             if was_resized && old.is_none() {
                 return target;
             }
-            let moved =
-                |old: f64| old + weight * (old.clamp(now + eta[i] / DEADBAND_FACTOR, target) - old);
             let full_at = old
-                .map_or(f64::INFINITY, |old| moved(old[i]))
+                .map_or(f64::INFINITY, |old| old[i] + weight * (target - old[i]))
                 .clamp(now + eta[i] / lag, now + eta[i] * hold);
             // While growth is in doubt, its published estimate is not postponed.
             if in_doubt { old.map_or(full_at, |old| full_at.min(old[i])) } else { full_at }
@@ -130,12 +126,15 @@ impl Series {
             || eta <= MAX_CURVED_REACH * trend.window;
         let spread =
             (2.5 * trend.relative_error.min(10.0) + 0.05 * (eta / trend.window).ln_1p()).ln_1p();
-        let [lo, middle, hi] = self.horizons.get(horizon).quantiles();
+        let [lo, middle, hi] =
+            self.horizons.get(horizon).map_or([0.0; 3], Horizon::quantiles);
         let of = |seen: f64| learned * seen + (1.0 - learned) * spread;
         let (mut eta, mut early, mut late) = (eta, of(hi - middle), of(middle - lo));
         if let Some(foreseen) = self.bursts.foresee(whole, trend.mean) {
             let weight = foreseen.weight;
-            eta = (weight * foreseen.eta.max(1e-3).ln() + (1.0 - weight) * eta.max(1e-3).ln()).exp();
+            if eta > 0.0 {
+                eta *= (foreseen.eta / eta).powf(weight);
+            }
             early += weight * (foreseen.spread - early);
             late += weight * (foreseen.spread - late);
         }
@@ -152,11 +151,11 @@ impl Series {
             if h < self.usual_step {
                 continue;
             }
-            let learned = (2.0 - (4.0 * h / window).log2()).mul_add(0.5, 0.0).clamp(0.0, 1.0);
+            let learned = (0.5 * (window / h).log2()).clamp(0.0, 1.0);
             if learned == 0.0 {
                 break;
             }
-            let horizon = self.horizons.get(k);
+            let Some(horizon) = self.horizons.get(k) else { break };
             let seen = horizon.excess + horizon.rate * horizon.quantiles()[1].exp() * h;
             let straight = peak_gap + (rate + curve * h) * h;
             let growth = learned * seen + (1.0 - learned) * straight;
