@@ -32,6 +32,7 @@ const RESUMED_RISE_SHARE: f64 = 0.1;
 /// Accepted growth has stopped if it rose by less than this share of what it had added, for longer
 /// than this number of samples, this many times its longest pause, and this share of its length.
 const STOPPED_RISE_SHARE: f64 = 0.002;
+const STOPPED_RATE_SHARE: f64 = 0.03;
 const STOPPED_STEPS: f64 = 5.0;
 const STOPPED_PAUSES: f64 = 3.0;
 const STOPPED_SHARE: f64 = 0.1;
@@ -130,7 +131,7 @@ impl Series {
             published_since: 0.0,
             out_of_reach_since: None,
             accepted_since: None,
-            accepted_rise: [0.0; 2],
+            accepted_rise: [f64::MAX, f64::MIN],
             accepted_times: [0.0; 3],
             accepted_level: 0.0,
             accepted_as_new: false,
@@ -164,7 +165,9 @@ impl Series {
         let growth = self.growth(policy, used, age);
         let fastest = growth.fastest();
         self.accept(fastest.as_ref(), growth.new_has_ended, used);
-        self.give_up_if_stopped(used);
+        if self.give_up_if_stopped(used) {
+            return;
+        }
         let available = sample.available as f64;
         let burst = trend::usual_burst(&self.scales, self.now, used, available, ages);
         let candidates: Vec<Trend> = growth.trends().chain(burst).collect();
@@ -220,30 +223,34 @@ impl Series {
         }
     }
 
-    /// Gives accepted growth up if it has paused for much longer than ever before.
-    fn give_up_if_stopped(&mut self, used: f64) {
+    /// Gives accepted growth up if it has paused for much longer than ever before. Returns whether it
+    /// did.
+    fn give_up_if_stopped(&mut self, used: f64) -> bool {
         let [from, to] = self.accepted_rise;
         let [began, rose, longest] = &mut self.accepted_times;
+        // Nothing was accepted yet.
         if to <= from {
-            return;
+            return false;
         }
         let pause = self.now - *rose;
         if used - self.accepted_level > STOPPED_RISE_SHARE * (to - from) {
             *longest = longest.max(pause);
             *rose = self.now;
             self.accepted_level = used;
-            return;
+            return false;
         }
         let length = *rose - *began;
-        if self.accepted_since.is_some()
+        let has_stopped = self.accepted_since.is_some()
             && pause > STOPPED_STEPS * self.usual_step
             && pause > STOPPED_PAUSES * *longest
             && pause > STOPPED_SHARE * length
-        {
+            && self.runs.rate() * length <= STOPPED_RATE_SHARE * (to - from);
+        if has_stopped {
             self.resumes_above = to + RESUMED_RISE_SHARE * (to - from);
             self.give_up();
             self.reason = Reason::Stopped;
         }
+        has_stopped
     }
 
     /// Accepts growth as a trend, or gives it up after enough doubt. The distance to the limit does
