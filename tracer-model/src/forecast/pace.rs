@@ -10,6 +10,7 @@ use std::collections::VecDeque;
 
 use serde::{Deserialize, Serialize};
 
+use super::fit::BELOW_ONE;
 use super::history::History;
 
 /// Number of latest samples within which a change is looked for.
@@ -107,7 +108,8 @@ impl Runs {
             }
             let rates = [(used - u) / (now - t), (u - self.start.1) / (t - self.start.0)];
             let by = self.difference(rates, [n, self.count - n]);
-            if by > best.0 {
+            // Of equal ones the earliest, and rounding does not decide.
+            if by > best.0 * BELOW_ONE {
                 best = (by, Some((n, (t, u))));
             }
         }

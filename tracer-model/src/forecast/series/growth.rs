@@ -58,6 +58,8 @@ impl Series {
         let max_error =
             if is_accepted && self.accepted_as_new { 1.0 } else { MAX_ERROR_OF_NEW_GROWTH };
         let new = new.filter(|trend| trend.relative_error <= max_error);
+        // What began before a stop does not begin again with it.
+        let new = new.filter(|_| is_accepted || used > self.rests_below);
         // After new growth ends, the forecast stands only if the whole history supports it.
         let new_has_ended = self.accepted_as_new && new.is_none();
         if new_has_ended && is_accepted {

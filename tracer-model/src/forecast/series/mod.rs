@@ -97,6 +97,8 @@ pub(super) struct Series {
     doubted_since: Option<f64>,
     /// Usage that growth that had stopped must exceed to be accepted again.
     resumes_above: f64,
+    /// Since growth has stopped: the lowest usage, and a little more.
+    rests_below: f64,
     /// When new growth last turned out not to last.
     refuted_at: Option<f64>,
     /// Averaged curvature of the trend, relative to its mean rate: rate at its end, and curve.
@@ -138,6 +140,7 @@ impl Series {
             withdrawn_at: None,
             doubted_since: None,
             resumes_above: f64::MIN,
+            rests_below: f64::MIN,
             refuted_at: None,
             curvature: [1.0, 0.0],
             ceiling: None,
@@ -165,6 +168,7 @@ impl Series {
         let growth = self.growth(policy, used, age);
         let fastest = growth.fastest();
         self.accept(fastest.as_ref(), growth.new_has_ended, used);
+        self.rests_below = self.rests_below.min(used + STOPPED_RISE_SHARE * (self.accepted_rise[1] - self.accepted_rise[0]));
         if self.give_up_if_stopped(used) {
             return;
         }
@@ -247,6 +251,7 @@ impl Series {
             && self.runs.rate() * length <= STOPPED_RATE_SHARE * (to - from);
         if has_stopped {
             self.resumes_above = to + RESUMED_RISE_SHARE * (to - from);
+            self.rests_below = used + STOPPED_RISE_SHARE * (to - from);
             self.give_up();
             self.reason = Reason::Stopped;
         }
