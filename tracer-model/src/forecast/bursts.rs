@@ -7,6 +7,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::fit::BELOW_ONE;
+
 /// A pause begins when the growth is below this share of the mean.
 const PAUSE_SHARE: f64 = 0.5;
 /// Least weight of the latest burst in the means.
@@ -92,7 +94,7 @@ impl Bursts {
             return;
         }
         let rate = (used - before) / (now - then);
-        if !self.is_burst && rate > mean && rate > 0.0 {
+        if !self.is_burst && rate > mean * BELOW_ONE && rate > 0.0 {
             if self.cycles > 0.0 {
                 self.pause_s.add(then - self.since.0, self.cycles);
                 self.cycle_bytes.add((before - self.began.1).max(0.0), self.cycles);

@@ -15,6 +15,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::fit::BELOW_ONE;
 use super::history::History;
 
 /// Octaves from 2⁻⁴ s to 2²⁶ s (two years).
@@ -224,7 +225,7 @@ impl Horizons {
                     if horizon.paces[3] < f64::MAX {
                         rates[EXPERTS - 1] = horizon.paces[3];
                     }
-                    let was_fast = rates[0] > rates[WHOLE];
+                    let was_fast = rates[0] > rates[WHOLE] * BELOW_ONE;
                     let record = &mut horizon.records[usize::from(was_fast)];
                     record.judge(rates.map(|rate| rate * h), used - base);
                 }
@@ -237,7 +238,7 @@ impl Horizons {
                     let w = window(i, age);
                     if i > WHOLE { pace } else { (used - before(w)) / w }
                 });
-                horizon.is_fast = rates[0] > mean;
+                horizon.is_fast = rates[0] > mean * BELOW_ONE;
                 let weights = horizon.records[usize::from(horizon.is_fast)].weights();
                 horizon.rate = weights.iter().zip(rates).map(|(w, rate)| w * rate).sum();
                 let top = horizon.highest.iter().copied().fold(used, f64::max);
