@@ -27,6 +27,8 @@ const EXPERTS: usize = WINDOWS.len() + 2;
 const WHOLE: usize = WINDOWS.len();
 /// A horizon is updated again after this share of its length.
 const UPDATE_SHARE: f64 = 0.25;
+/// Horizons of fewer samples are not followed.
+pub(crate) const LEAST_STEPS: f64 = 7.9;
 /// Past errors lose weight by this factor with each update.
 const MEMORY: f64 = 0.9;
 /// Weight of an expert: its relative error, plus [`LEAST_ERROR`], to the power of minus this.
@@ -75,7 +77,7 @@ impl Record {
     };
 
     fn weights(&self) -> [f64; EXPERTS] {
-        let raw = self.errors.map(|e| (e + LEAST_ERROR).powi(-SHARPNESS));
+        let raw = self.errors.map(|e| 1.0 / (e + LEAST_ERROR).powi(SHARPNESS));
         let sum: f64 = raw.iter().sum();
         raw.map(|w| w / sum)
     }
@@ -203,7 +205,7 @@ impl Horizons {
         }
         for (k, horizon) in self.0.iter_mut().enumerate() {
             let h = length(k);
-            if h < usual_step {
+            if h < LEAST_STEPS * usual_step {
                 continue;
             }
             if now >= horizon.due_at {

@@ -1,7 +1,7 @@
 //! The published estimate: how it is chosen, moved and withdrawn.
 
 use super::super::horizons;
-use super::super::horizons::{HORIZONS, Horizon};
+use super::super::horizons::{HORIZONS, Horizon, LEAST_STEPS};
 use super::super::trend::Trend;
 use super::super::{Basis, Policy};
 use super::{DOUBT_SHARE_OF_AGE, MAX_TIME_S, Series};
@@ -148,7 +148,7 @@ impl Series {
         let mut last = (0.0, 0.0);
         for k in 0..HORIZONS {
             let h = horizons::length(k);
-            if h < self.usual_step {
+            if h < LEAST_STEPS * self.usual_step {
                 continue;
             }
             let learned = (0.5 * (window / h).log2()).clamp(0.0, 1.0);
