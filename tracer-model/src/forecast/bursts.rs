@@ -8,9 +8,12 @@
 use serde::{Deserialize, Serialize};
 
 use super::fit::BELOW_ONE;
+use super::history::rescaled;
 
 /// A pause begins when the growth is below this share of the mean.
 const PAUSE_SHARE: f64 = 0.5;
+/// And lasts for more than this number of samples.
+const PAUSE_STEPS: f64 = 2.5;
 /// Least weight of the latest burst in the means.
 const LEAST_WEIGHT: f64 = 0.2;
 /// Bursts that must have ended before the next one can be foreseen.
@@ -62,6 +65,8 @@ pub(crate) struct Bursts {
     since: (f64, f64),
     /// Start of the last burst, and usage there.
     began: (f64, f64),
+    /// Where growth paused within the burst, too shortly so far to end it.
+    paused: Option<(f64, f64)>,
     /// Time and usage of the last sample.
     last: (f64, f64),
     /// Number of bursts that have ended.
@@ -79,6 +84,7 @@ impl Bursts {
         is_burst: false,
         since: (0.0, 0.0),
         began: (0.0, 0.0),
+        paused: None,
         last: (0.0, 0.0),
         cycles: 0.0,
         burst_s: Usual::NONE,
@@ -88,7 +94,7 @@ impl Bursts {
     };
 
     /// Adds a sample. `mean` is the rate over the whole history, bytes per second.
-    pub(crate) fn push(&mut self, now: f64, used: f64, mean: f64) {
+    pub(crate) fn push(&mut self, now: f64, used: f64, mean: f64, usual_step: f64) {
         let (then, before) = std::mem::replace(&mut self.last, (now, used));
         if now <= then {
             return;
@@ -103,12 +109,33 @@ impl Bursts {
             self.since = (then, before);
             self.began = self.since;
         } else if self.is_burst && rate <= PAUSE_SHARE * mean {
-            self.cycles += 1.0;
-            self.burst_s.add(then - self.since.0, self.cycles);
-            self.burst_bytes.add(before - self.since.1, self.cycles);
-            self.is_burst = false;
-            self.since = (then, before);
+            let paused = *self.paused.get_or_insert((then, before));
+            if now - paused.0 > PAUSE_STEPS * usual_step {
+                self.cycles += 1.0;
+                self.burst_s.add(paused.0 - self.since.0, self.cycles);
+                self.burst_bytes.add(paused.1 - self.since.1, self.cycles);
+                self.is_burst = false;
+                self.since = paused;
+                self.paused = None;
+            }
+        } else {
+            self.paused = None;
         }
+    }
+
+    /// Keeps only this share of all growth so far.
+    pub(crate) fn rescale(&mut self, keep: f64) {
+        let used = self.last.1;
+        for at in [&mut self.since, &mut self.began].into_iter().chain(&mut self.paused) {
+            at.1 = rescaled(at.1, used, keep);
+        }
+        self.burst_bytes.mean *= keep;
+        self.cycle_bytes.mean *= keep;
+    }
+
+    /// Whether there was no pause yet since growth began.
+    pub(crate) fn is_unbroken(&self) -> bool {
+        self.is_burst && self.cycles == 0.0
     }
 
     /// When `available` is used up, if the bursts go on as they did.

@@ -16,7 +16,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::fit::BELOW_ONE;
-use super::history::History;
+use super::history::{History, rescaled};
 
 /// Octaves from 2⁻⁴ s to 2²⁶ s (two years).
 pub(crate) const HORIZONS: usize = 31;
@@ -248,6 +248,21 @@ impl Horizons {
             }
             shorter = [horizon.records[0].errors, horizon.records[1].errors];
             highest = [highest[1], horizon.highest.iter().copied().fold(used, f64::max)];
+        }
+    }
+
+    /// Keeps only this share of all growth up to the present value `used`.
+    pub(crate) fn rescale(&mut self, used: f64, keep: f64) {
+        for horizon in &mut self.0 {
+            for record in &mut horizon.records {
+                record.losses = record.losses.map(|loss| loss * keep);
+                record.moved *= keep;
+            }
+            horizon.rate *= keep;
+            horizon.excess *= keep;
+            horizon.highest = horizon.highest.map(|value| rescaled(value, used, keep));
+            let unknown = |pace: f64| if pace < f64::MAX { pace * keep } else { pace };
+            horizon.paces = horizon.paces.map(unknown);
         }
     }
 

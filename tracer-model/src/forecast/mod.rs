@@ -269,6 +269,20 @@ impl Forecaster {
         }
     }
 
+    /// The program has just stopped or slowed down writers that caused this much growth, in bytes per
+    /// second. From now on the past counts as if they had never grown, so that the forecast is that of
+    /// what is left. If they go on nevertheless, that is new growth, which is seen within a few samples.
+    pub fn acted(&mut self, removed_per_s: f64) {
+        let growth = self.series[0].1.growth_per_s();
+        if growth <= 0.0 || removed_per_s.is_nan() || removed_per_s <= 0.0 {
+            return;
+        }
+        let removed = (removed_per_s / growth).min(1.0);
+        for (_, series) in &mut self.series {
+            series.acted(removed);
+        }
+    }
+
     /// The present forecast for the limit that is reached first.
     #[must_use]
     pub fn forecast(&self) -> Forecast {

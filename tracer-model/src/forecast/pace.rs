@@ -11,7 +11,7 @@ use std::collections::VecDeque;
 use serde::{Deserialize, Serialize};
 
 use super::fit::BELOW_ONE;
-use super::history::History;
+use super::history::{History, rescaled};
 
 /// Number of latest samples within which a change is looked for.
 const RECENT: usize = 32;
@@ -101,7 +101,7 @@ impl Runs {
     /// Begins a new run where the rate changed within the latest samples.
     fn split_recent(&mut self, now: f64, used: f64) {
         let mut best = (1.0, None);
-        for (i, &(t, u)) in self.recent.iter().enumerate().rev().skip(2) {
+        for (i, &(t, u)) in self.recent.iter().enumerate().rev().skip(1) {
             let n = (self.recent.len() - 1 - i) as f64;
             if t <= self.start.0 || self.count - n < 2.0 {
                 break;
@@ -141,6 +141,21 @@ impl Runs {
         }
     }
 
+    /// Keeps only this share of all growth so far.
+    pub(crate) fn rescale(&mut self, keep: f64) {
+        let Some(&(_, used)) = self.recent.back() else { return };
+        for at in self.recent.iter_mut().chain([&mut self.start]) {
+            at.1 = rescaled(at.1, used, keep);
+        }
+        self.squares *= keep * keep;
+        self.last_rate *= keep;
+    }
+
+    /// Length of the run, seconds.
+    pub(crate) fn window_s(&self) -> f64 {
+        self.recent.back().map_or(0.0, |last| last.0 - self.start.0)
+    }
+
     /// The rate of the run, bytes per second.
     pub(crate) fn rate(&self) -> f64 {
         match self.recent.back() {
@@ -151,11 +166,11 @@ impl Runs {
 
     /// Seconds to full if the run goes on; `None` if it does not grow.
     pub(crate) fn pace(&self, available: f64, usual_step: f64) -> Option<Pace> {
-        let window_s = self.recent.back()?.0 - self.start.0;
+        let window_s = self.window_s();
         let rate = self.rate();
         let error =
             (self.variance() / self.count.max(1.0)).sqrt().hypot(ERROR_OF_ONE * rate / self.count);
-        if rate <= error {
+        if self.count < 2.0 || rate <= error {
             return None;
         }
         let eta_s = available / rate;

@@ -145,6 +145,9 @@ impl Series {
     /// by the trend. Also the horizon and how much of the estimate was learned, 0 to 1.
     fn crossing(&self, trend: &Trend, available: f64) -> (f64, usize, f64) {
         let Trend { rate, curve, window, peak_gap, .. } = *trend;
+        // Growth that never paused is expected to go on at least for as long as its pace has lasted.
+        let is_unbroken = self.bursts.is_unbroken();
+        let run = self.runs.window_s();
         let mut last = (0.0, 0.0);
         for k in 0..HORIZONS {
             let h = horizons::length(k);
@@ -156,7 +159,11 @@ impl Series {
                 break;
             }
             let Some(horizon) = self.horizons.get(k) else { break };
-            let seen = horizon.excess + horizon.rate * horizon.quantiles()[1].exp() * h;
+            let seen = if is_unbroken && h <= run {
+                self.runs.rate() * h
+            } else {
+                horizon.excess + horizon.rate * horizon.quantiles()[1].exp() * h
+            };
             let straight = peak_gap + (rate + curve * h) * h;
             let growth = learned * seen + (1.0 - learned) * straight;
             if growth >= available {
@@ -168,6 +175,11 @@ impl Series {
             }
         }
         let available = (available - peak_gap).max(0.02 * available);
+        let rate = if is_unbroken && run >= LEAST_STEPS * self.usual_step {
+            rate.max(self.runs.rate())
+        } else {
+            rate
+        };
         let eta = 2.0 * available / (rate + (rate * rate + 4.0 * curve * available).sqrt());
         (eta.max(last.0), 0, 0.0)
     }

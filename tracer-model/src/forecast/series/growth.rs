@@ -75,7 +75,8 @@ impl Series {
         let (steady, reason) = self.steady(policy, certainty, used, age);
         let steady = steady.map(|trend| self.smooth_curvature(trend));
         let steady = steady.filter(|_| is_accepted || used > self.resumes_above);
-        self.reason = reason;
+        let rests = used < self.rests_below && matches!(reason, Reason::Rests | Reason::NoTrend);
+        self.reason = if rests { Reason::Stopped } else { reason };
         let growth = Growth { new, steady, refilling: self.refilling(used), new_has_ended };
         self.remember_ceiling(growth, used)
     }

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::bursts::Bursts;
 use super::fit::{Edge, Fits};
-use super::history::History;
+use super::history::{History, rescaled};
 use super::horizons::Horizons;
 use super::scales::{SCALES, Scale, length};
 use super::pace::{Pace, Runs};
@@ -36,6 +36,8 @@ const STOPPED_RATE_SHARE: f64 = 0.03;
 const STOPPED_STEPS: f64 = 5.0;
 const STOPPED_PAUSES: f64 = 3.0;
 const STOPPED_SHARE: f64 = 0.1;
+/// If less than this share of the growth is left after an action, nothing is forecast at first.
+const LEAST_KEPT: f64 = 0.02;
 /// An estimate is withdrawn only after doubt has lasted for this share of the estimate's age.
 const DOUBT_SHARE_OF_AGE: f64 = 0.2;
 /// Upper limit of the time between samples and of an estimate, seconds (300 years).
@@ -163,12 +165,14 @@ impl Series {
         let ages = (age, self.usual_step);
         self.horizons.update(&self.history, (self.now, used), ages, self.runs.rate());
         let first = self.history.start().map_or(used, |start| start.1);
-        self.bursts.push(self.now, used, (used - first) / age.max(self.usual_step));
+        let mean = (used - first) / age.max(self.usual_step);
+        self.bursts.push(self.now, used, mean, self.usual_step);
         self.give_up_if_undone(used);
         let growth = self.growth(policy, used, age);
         let fastest = growth.fastest();
         self.accept(fastest.as_ref(), growth.new_has_ended, used);
-        self.rests_below = self.rests_below.min(used + STOPPED_RISE_SHARE * (self.accepted_rise[1] - self.accepted_rise[0]));
+        let [from, to] = self.accepted_rise;
+        self.rests_below = self.rests_below.min(used + STOPPED_RISE_SHARE * (to - from));
         if self.give_up_if_stopped(used) {
             return;
         }
@@ -296,6 +300,46 @@ impl Series {
         self.doubted_since = None;
         self.out_of_reach_since = None;
         self.withdrawn_at = Some(self.now);
+    }
+
+    /// Someone who caused the share `removed` of the present growth, 0 to 1, was stopped: the history is
+    /// from now on that of the others.
+    pub(super) fn acted(&mut self, removed: f64) {
+        let Some(last) = self.last else { return };
+        let used = last.used as f64 + self.offset;
+        let keep = 1.0 - removed;
+        self.history.rescale(used, keep);
+        self.horizons.rescale(used, keep);
+        self.bursts.rescale(keep);
+        self.runs.rescale(keep);
+        for scale in &mut self.scales {
+            scale.rescale(used, keep);
+        }
+        self.highest = rescaled(self.highest, used, keep);
+        self.fits = None;
+        self.ceiling = None;
+        self.refilled_from = None;
+        self.resumes_above = f64::MIN;
+        self.rests_below = f64::MIN;
+        let [from, to] = self.accepted_rise;
+        if keep > LEAST_KEPT {
+            if from < to {
+                self.accepted_rise = [from, to].map(|value| rescaled(value, used, keep));
+                self.accepted_level = rescaled(self.accepted_level, used, keep);
+            }
+            self.full_at = self.full_at.map(|at| at.map(|at| self.now + (at - self.now) / keep));
+        } else {
+            self.give_up();
+            self.withdrawn_at = None;
+            self.rests_below = used + STOPPED_RISE_SHARE * (to - from).max(0.0);
+            self.reason = Reason::Stopped;
+        }
+    }
+
+    /// Growth at the present pace, bytes per second.
+    pub(super) fn growth_per_s(&self) -> f64 {
+        let believed = self.basis().map_or(0.0, |basis| basis.growth_per_s);
+        self.runs.rate().max(believed)
     }
 
     /// The present forecast.
