@@ -101,7 +101,7 @@ pub fn write(kind: &str, s: &mut Sim) {
         "backup-retention" => {
             s.dt = s.rng.pick(&[10.0, 30.0, 60.0]);
             let period = s.rng.pick(&[HOUR, 4.0 * HOUR, DAY]);
-            let size = s.free() * s.rng.range(0.05, 0.2);
+            let size = s.free() * s.rng.range(0.05, 0.17);
             let takes = s.rng.range(0.02, 0.15) * period;
             let keep = s.rng.range(2.0, 4.9) as usize;
             let mut kept = std::collections::VecDeque::new();

@@ -88,6 +88,18 @@ pub const RECORDED: &[Recording] = &[
     tuning("postgres-wal-held", 32.0),
     tuning("rocksdb-fillrandom", 5.0),
     tuning("rocksdb-overwrite", 5.0),
+    tuning("rocksdb-wal", 26.0),
+    tuning("dpkg-reinstall", 0.0),
+    tuning("ffmpeg", 45.0),
+    tuning("tar-schedule", 40.0),
+    tuning("logrotate", 0.0),
+    tuning("borg", 0.0),
+    tuning("rocksdb-universal", 25.0),
+    reporting("restic", 5.0),
+    reporting("git-gc", 20.0),
+    reporting("debootstrap", 41.0),
+    reporting("npm", 30.0),
+    reporting("ccache", 0.0),
 ];
 
 /// Reads a recorded trace; `onset` is when its load was started.
