@@ -22,7 +22,7 @@ const ESTIMATE_SMOOTHING_SHARE: f64 = 0.05;
 const SLACK_SHARE: f64 = 0.25;
 
 /// The same for an estimate that may be wrong by a factor of e to the power of 1 over this.
-const SLACK_OF_DOUBT: f64 = 0.5;
+const SLACK_OF_DOUBT: f64 = 2.0;
 
 impl Series {
     /// Moves the published estimate towards the nearest of the candidates, or withdraws it if all
@@ -91,7 +91,7 @@ impl Series {
         // the order of any two estimates.
         let slack = |factor: f64, eta: f64| {
             let loose = (eta / (SLACK_SHARE * window)).max(SLACK_OF_DOUBT * self.horizons.doubt(eta));
-            1.0 + (factor - 1.0) * loose.clamp(0.05, 1.0)
+            1.0 + (factor - 1.0) * loose.clamp(0.6, 1.0)
         };
         self.full_at = Some(std::array::from_fn(|i| {
             let (hold, lag) = (slack(policy.hold, eta[i]), slack(policy.lag, eta[i]));
