@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::fit::BELOW_ONE;
 use super::history::rescaled;
+use super::trend::Trend;
 
 /// A pause begins when the growth is below this share of the mean.
 const PAUSE_SHARE: f64 = 0.5;
@@ -20,6 +21,12 @@ const LEAST_WEIGHT: f64 = 0.2;
 const LEAST_CYCLES: f64 = 3.0;
 /// At most this many whole cycles ahead.
 const MAX_CYCLES_AHEAD: f64 = 8.0;
+/// Bursts of this weight are a trend, seen over at most this many cycles.
+const REGULAR_WEIGHT: f64 = 0.55;
+const REGULAR_CYCLES: f64 = 6.0;
+/// Only if this share of what they take stays, and they are more than this number of samples apart.
+const REGULAR_STAYS: f64 = 0.05;
+const REGULAR_STEPS: f64 = 4.0;
 /// Share of their weight that bursts lose for each e-fold of variation.
 const IRREGULAR: f64 = 0.9;
 /// A phase that lasts longer than this many times its mean is not foreseen.
@@ -138,6 +145,33 @@ impl Bursts {
         self.is_burst && self.cycles == 0.0
     }
 
+    /// The growth of regular bursts, which goes on although each of them ends.
+    pub(crate) fn regular(&self, usual_step: f64) -> Option<Trend> {
+        let (now, used) = self.last;
+        let overdue = if self.is_burst {
+            used - self.since.1 > MAX_OVERDUE * self.burst_bytes.mean
+        } else {
+            now - self.since.0 > MAX_OVERDUE * self.pause_s.mean
+        };
+        let period = self.burst_s.mean + self.pause_s.mean;
+        let rate = self.cycle_bytes.mean / period;
+        let stays = self.cycle_bytes.mean >= REGULAR_STAYS * self.burst_bytes.mean;
+        let is_regular = self.cycles >= LEAST_CYCLES
+            && self.weight() >= REGULAR_WEIGHT
+            && stays
+            && period > REGULAR_STEPS * usual_step;
+        (is_regular && !overdue && rate > 0.0).then_some(Trend {
+            rate,
+            mean: rate,
+            curve: 0.0,
+            to_come: f64::MAX,
+            relative_error: 0.2,
+            window: self.cycles.min(REGULAR_CYCLES) * period,
+            peak_gap: 0.0,
+            is_new: false,
+        })
+    }
+
     /// When `available` is used up, if the bursts go on as they did.
     ///
     /// Further ahead than some bursts, growth counts with the rate `far`, bytes per second.
@@ -183,10 +217,14 @@ impl Bursts {
         Some(self.foreseen(eta, self.pause_s.spread / (1.0 + whole).sqrt()))
     }
 
-    fn foreseen(&self, eta: f64, spread: f64) -> Foreseen {
+    /// How much the bursts deserve to be believed: 0 to 1.
+    fn weight(&self) -> f64 {
         let sizes = self.cycle_bytes.spread.min(self.burst_bytes.spread);
         let irregular = self.pause_s.spread.max(sizes);
-        let weight = self.cycles / (self.cycles + 3.0) * (1.0 - IRREGULAR * irregular).max(0.0);
-        Foreseen { eta, weight, spread: 0.05 + 1.3 * spread }
+        self.cycles / (self.cycles + 3.0) * (1.0 - IRREGULAR * irregular).max(0.0)
+    }
+
+    fn foreseen(&self, eta: f64, spread: f64) -> Foreseen {
+        Foreseen { eta, weight: self.weight(), spread: 0.05 + 1.3 * spread }
     }
 }

@@ -30,13 +30,15 @@ pub(super) struct Growth {
     steady: Option<Trend>,
     /// Since the volume was last full.
     refilling: Option<Trend>,
+    /// Of regular bursts.
+    regular: Option<Trend>,
     /// Whether new growth has ended, so that the forecast rests only on the whole history.
     pub(super) new_has_ended: bool,
 }
 
 impl Growth {
     pub(super) fn trends(&self) -> impl Iterator<Item = Trend> {
-        [self.new, self.steady, self.refilling].into_iter().flatten()
+        [self.new, self.steady, self.refilling, self.regular].into_iter().flatten()
     }
 
     pub(super) fn fastest(&self) -> Option<Trend> {
@@ -77,7 +79,8 @@ impl Series {
         let steady = steady.filter(|_| is_accepted || used > self.resumes_above);
         let rests = used < self.rests_below && matches!(reason, Reason::Rests | Reason::NoTrend);
         self.reason = if rests { Reason::Stopped } else { reason };
-        let growth = Growth { new, steady, refilling: self.refilling(used), new_has_ended };
+        let (refilling, regular) = (self.refilling(used), self.bursts.regular(self.usual_step));
+        let growth = Growth { new, steady, refilling, regular, new_has_ended };
         self.remember_ceiling(growth, used)
     }
 
