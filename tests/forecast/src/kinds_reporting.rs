@@ -136,9 +136,12 @@ pub fn write(kind: &str, s: &mut Sim) {
             let length = s.dt * s.rng.scale(300.0, 5000.0);
             let each = s.rng.range(0.02, 0.5);
             let rate = s.free() / length / each / 1.65;
-            s.until_full(5.0 * DAY, |_, r| {
-                if r.chance(each) { rate * r.normal().exp() } else { 0.0 }
-            });
+            s.until_full(
+                5.0 * DAY,
+                |_, r| {
+                    if r.chance(each) { rate * r.normal().exp() } else { 0.0 }
+                },
+            );
         }
         // The culprit is killed in mid-fill and its file removed a little later.
         "killed-and-cleaned" => {
@@ -162,7 +165,9 @@ pub fn write(kind: &str, s: &mut Sim) {
             let scale = room / 25.0f64.powf(power) * power / time;
             let noise = s.rng.range(0.0, 0.4);
             s.until_full(25.0 * time, |t, r| {
-                scale * ((t + 0.2 * time) / time).powf(power - 1.0) * r.range(1.0 - noise, 1.0 + noise)
+                scale
+                    * ((t + 0.2 * time) / time).powf(power - 1.0)
+                    * r.range(1.0 - noise, 1.0 + noise)
             });
         }
         // A leak whose pace changes several times.
@@ -179,7 +184,8 @@ pub fn write(kind: &str, s: &mut Sim) {
                     let rough = s.rng.range(0.7, 1.3);
                     s.step(r * rough);
                 }
-                rate *= if s.rng.chance(0.5) { s.rng.range(2.0, 4.0) } else { s.rng.range(0.3, 0.5) };
+                rate *=
+                    if s.rng.chance(0.5) { s.rng.range(2.0, 4.0) } else { s.rng.range(0.3, 0.5) };
                 rate = rate.max(0.1 * s.total / length / 10.0);
             }
         }

@@ -50,7 +50,8 @@ pub fn write(kind: &str, s: &mut Sim) {
             let packages = s.rng.range(10.0, 80.0) as usize;
             let each = s.free() * s.rng.range(0.05, 0.35) / packages as f64;
             for _ in 0..packages {
-                let (size, takes, pause) = (s.rng.exp(), s.rng.range(1.0, 8.0), s.rng.range(0.0, 6.0));
+                let (size, takes, pause) =
+                    (s.rng.exp(), s.rng.range(1.0, 8.0), s.rng.range(0.0, 6.0));
                 s.run(takes, each * size / takes);
                 if s.rng.chance(0.4) {
                     s.used -= 0.5 * each * size;
@@ -74,7 +75,8 @@ pub fn write(kind: &str, s: &mut Sim) {
             s.run(rest, 0.0);
             s.onset = s.truth;
             let spread = s.rng.range(0.5, 1.5);
-            let rate = s.free() / (s.dt * s.rng.scale(100.0, 4000.0)) / (0.5 * spread * spread).exp();
+            let rate =
+                s.free() / (s.dt * s.rng.scale(100.0, 4000.0)) / (0.5 * spread * spread).exp();
             s.until_full(DAY, |_, r| rate * (spread * r.normal()).exp());
         }
         // Loose objects grow; a repack writes all of it once more and removes what it replaces.
@@ -103,7 +105,9 @@ pub fn write(kind: &str, s: &mut Sim) {
             let doubles = s.dt * s.rng.scale(20.0, 600.0);
             let rate = s.free() / doubles * s.rng.range(0.01, 0.08);
             let rough = s.rng.range(0.0, 0.4);
-            s.until_full(DAY, |t, r| rate * (t / doubles).exp2() * r.range(1.0 - rough, 1.0 + rough));
+            s.until_full(DAY, |t, r| {
+                rate * (t / doubles).exp2() * r.range(1.0 - rough, 1.0 + rough)
+            });
         }
         // Fills ever more slowly up to its configured size, then stays there.
         "cache-to-cap" => {

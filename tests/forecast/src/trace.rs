@@ -100,6 +100,7 @@ pub const RECORDED: &[Recording] = &[
     reporting("debootstrap", 41.0),
     reporting("npm", 30.0),
     reporting("ccache", 0.0),
+    reporting("apt-index", 0.0),
 ];
 
 /// Reads a recorded trace; `onset` is when its load was started.

@@ -162,17 +162,8 @@ fn slope(cells: &Blocks, window: f64, edge: Edge) -> Option<Slope> {
     let min_step = MIN_STEP_SHARE * rate * window;
     let stopped =
         has_stopped(line(Edge::Peaks), min_step) && has_stopped(line(Edge::Lows), min_step);
-    let slope = Slope {
-        mean: rate,
-        error,
-        rate: end_rate,
-        curve,
-        to_come,
-        stopped,
-        window,
-        peak,
-        deepest,
-    };
+    let slope =
+        Slope { mean: rate, error, rate: end_rate, curve, to_come, stopped, window, peak, deepest };
     // The lows are extrapolated from the present value.
     Some(if edge == Edge::Lows { Slope { peak: f64::MIN, ..slope } } else { slope })
 }

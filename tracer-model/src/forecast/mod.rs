@@ -70,7 +70,7 @@ pub struct Policy {
 
 impl Default for Policy {
     fn default() -> Self {
-        Self { reach: 6.0, reach_new: 14.0, sure: 2.5, hold: 1.4, lag: 1.5 }
+        Self { reach: 6.0, reach_new: 14.0, sure: 2.5, hold: 1.4, lag: 2.0 }
     }
 }
 

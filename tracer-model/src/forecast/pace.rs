@@ -159,7 +159,9 @@ impl Runs {
     /// The rate of the run, bytes per second.
     pub(crate) fn rate(&self) -> f64 {
         match self.recent.back() {
-            Some((now, used)) if *now > self.start.0 => (used - self.start.1) / (now - self.start.0),
+            Some((now, used)) if *now > self.start.0 => {
+                (used - self.start.1) / (now - self.start.0)
+            }
             _ => 0.0,
         }
     }
@@ -179,7 +181,13 @@ impl Runs {
         // It is full at one of the samples, before or after the moment.
         let lo_s = (available / (rate + off) - usual_step).max(0.0);
         let hi_s = available / (rate - off).max(0.1 * rate) + usual_step;
-        (hi_s <= super::series::MAX_TIME_S).then_some(Pace { lo_s, eta_s, hi_s, growth_per_s: rate, window_s })
+        (hi_s <= super::series::MAX_TIME_S).then_some(Pace {
+            lo_s,
+            eta_s,
+            hi_s,
+            growth_per_s: rate,
+            window_s,
+        })
     }
 
     pub(crate) fn bytes(&self) -> usize {

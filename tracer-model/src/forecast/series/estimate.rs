@@ -90,7 +90,8 @@ impl Series {
         // The nearer the end and the better known, the closer. Both grow with the estimate, which keeps
         // the order of any two estimates.
         let slack = |factor: f64, eta: f64| {
-            let loose = (eta / (SLACK_SHARE * window)).max(SLACK_OF_DOUBT * self.horizons.doubt(eta));
+            let loose =
+                (eta / (SLACK_SHARE * window)).max(SLACK_OF_DOUBT * self.horizons.doubt(eta));
             1.0 + (factor - 1.0) * loose.clamp(0.6, 1.0)
         };
         self.full_at = Some(std::array::from_fn(|i| {
@@ -122,12 +123,11 @@ impl Series {
             return None;
         }
         // Curved growth is extrapolated less far than linear growth.
-        let is_near = available / trend.mean <= far * trend.window
-            || eta <= MAX_CURVED_REACH * trend.window;
+        let is_near =
+            available / trend.mean <= far * trend.window || eta <= MAX_CURVED_REACH * trend.window;
         let spread =
             (2.5 * trend.relative_error.min(10.0) + 0.05 * (eta / trend.window).ln_1p()).ln_1p();
-        let [lo, middle, hi] =
-            self.horizons.get(horizon).map_or([0.0; 3], Horizon::quantiles);
+        let [lo, middle, hi] = self.horizons.get(horizon).map_or([0.0; 3], Horizon::quantiles);
         let of = |seen: f64| learned * seen + (1.0 - learned) * spread;
         let (mut eta, mut early, mut late) = (eta, of(hi - middle), of(middle - lo));
         if let Some(foreseen) = self.bursts.foresee(whole, trend.mean) {

@@ -10,8 +10,8 @@ use super::bursts::Bursts;
 use super::fit::{Edge, Fits};
 use super::history::{History, rescaled};
 use super::horizons::Horizons;
-use super::scales::{SCALES, Scale, length};
 use super::pace::{Pace, Runs};
+use super::scales::{SCALES, Scale, length};
 use super::trend::Trend;
 use super::{Basis, Outcome, Policy, Reason, Refill, trend};
 
@@ -35,7 +35,7 @@ const STOPPED_RISE_SHARE: f64 = 0.002;
 const STOPPED_RATE_SHARE: f64 = 0.03;
 const STOPPED_STEPS: f64 = 5.0;
 const STOPPED_PAUSES: f64 = 3.0;
-const STOPPED_SHARE: f64 = 0.1;
+const STOPPED_SHARE: f64 = 0.25;
 /// If less than this share of the growth is left after an action, nothing is forecast at first.
 const LEAST_KEPT: f64 = 0.02;
 /// An estimate is withdrawn only after doubt has lasted for this share of the estimate's age.
