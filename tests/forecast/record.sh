@@ -7,6 +7,9 @@
 # software on it. WORK_DIR holds the volume and the result, NAME.csv. Servers listen on a Unix socket or on
 # loopback, with their data on the volume, and are ended by their pid.
 #
+# Not all of them are among the traces: vacuum-full and sqlite-vacuum run out of space between two
+# samples, so that the moment is not known.
+#
 # Needs: restic borgbackup rocksdb-tools ffmpeg prometheus mariadb-server postgresql logrotate
 # debootstrap btrfs-progs xfsprogs sqlite3 ccache squashfs-tools git npm cargo gcc, on Debian 12.
 set -u
