@@ -10,6 +10,8 @@ use super::{DOUBT_SHARE_OF_AGE, MAX_TIME_S, Series};
 const MAX_CURVED_REACH: f64 = 4.0;
 /// Factor on the reach of a forecast once an estimate is published.
 const REACH_ONCE_PUBLISHED: f64 = 3.0;
+/// Growth that never paused goes on at its pace if that has lasted for this share of the history.
+const STEADY_SHARE: f64 = 0.25;
 /// Growth that slows down fills the volume only if less than this many times as much space is left as
 /// is still to come.
 const MAX_TO_COME: f64 = 2.0;
@@ -175,10 +177,11 @@ impl Series {
             }
         }
         let available = (available - peak_gap).max(0.02 * available);
-        let rate = if is_unbroken && run >= LEAST_STEPS * self.usual_step {
-            rate.max(self.runs.rate())
-        } else {
-            rate
+        // A kink where growth began bends the line, but not a pace that has lasted.
+        let (rate, curve) = match self.runs.rate() {
+            pace if is_unbroken && run >= STEADY_SHARE * window => (pace, 0.0),
+            pace if is_unbroken && run >= LEAST_STEPS * self.usual_step => (rate.max(pace), curve),
+            _ => (rate, curve),
         };
         let eta = 2.0 * available / (rate + (rate * rate + 4.0 * curve * available).sqrt());
         (eta.max(last.0), 0, 0.0)
