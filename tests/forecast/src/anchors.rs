@@ -2,8 +2,9 @@
 
 use std::collections::VecDeque;
 
-use tracer_model::forecast::{Forecaster, Policy, Sample};
+use tracer_model::forecast::{Forecast, Forecaster, Policy, Sample};
 
+use crate::published::{Bocpd, Holt};
 use crate::trace::Row;
 
 /// An estimate: seconds to full, with an 80 % interval where the method has one.
@@ -16,7 +17,7 @@ pub struct Estimate {
 }
 
 impl Estimate {
-    fn point(eta: f64) -> Option<Self> {
+    pub fn point(eta: f64) -> Option<Self> {
         (eta.is_finite() && eta >= 0.0).then_some(Self { eta, interval: None })
     }
 }
@@ -36,8 +37,8 @@ impl Default for Filltop {
     }
 }
 
-impl Method for Filltop {
-    fn push(&mut self, row: &Row) -> Option<Estimate> {
+impl Filltop {
+    fn forecast(&mut self, row: &Row) -> Forecast {
         self.0.push(&Sample {
             time_s: row.time,
             total: row.total,
@@ -45,8 +46,25 @@ impl Method for Filltop {
             avail: row.avail,
             ..Sample::default()
         });
-        let outcome = self.0.forecast().outcome;
+        self.0.forecast()
+    }
+}
+
+impl Method for Filltop {
+    fn push(&mut self, row: &Row) -> Option<Estimate> {
+        let outcome = self.forecast(row).outcome;
         Some(Estimate { eta: outcome.eta_s()?, interval: outcome.interval_s() })
+    }
+}
+
+/// filltop's second answer: when it is full at the present pace.
+#[derive(Default)]
+pub struct FilltopPace(Filltop);
+
+impl Method for FilltopPace {
+    fn push(&mut self, row: &Row) -> Option<Estimate> {
+        let pace = self.0.forecast(row).pace?;
+        Some(Estimate { eta: pace.eta_s, interval: Some((pace.lo_s, pace.hi_s)) })
     }
 }
 
@@ -206,6 +224,7 @@ impl Method for Line {
 pub fn all() -> Vec<(&'static str, Box<dyn Method>)> {
     vec![
         ("filltop", Box::new(Filltop::default())),
+        ("filltop, pace", Box::<FilltopPace>::default()),
         ("last minute", Box::new(Rate::new(60.0, false))),
         ("last hour", Box::new(Rate::new(3600.0, false))),
         ("EWMA 5 min", Box::<Ewma>::default()),
@@ -214,5 +233,7 @@ pub fn all() -> Vec<(&'static str, Box<dyn Method>)> {
         ("Zabbix timeleft 30m", Box::new(Line::new(1800.0))),
         ("Netdata out_of_disk", Box::new(Rate::new(3600.0, true))),
         ("node-mixin", Box::<NodeMixin>::default()),
+        ("Holt", Box::<Holt>::default()),
+        ("BOCPD", Box::<Bocpd>::default()),
     ]
 }

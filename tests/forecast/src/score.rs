@@ -33,9 +33,14 @@ pub struct Score {
     pub flips: [usize; 3],
     /// Seconds within the 80 % interval, and seconds with one, of rows from the onset on.
     pub covered: [f64; 2],
-    /// Per fill: share covered.
-    pub coverage: Vec<f64>,
+    /// The same by the time that was left: under 1 min, 1 to 10 min, 10 to 60 min, more.
+    pub bands: [[f64; 2]; 4],
+    /// Per fill: median log2(estimate / truth) of the rows with an estimate, from the onset on.
+    pub bias: Vec<f64>,
 }
+
+/// Upper ends of the bands of [`Score::bands`], seconds.
+const BAND_ENDS: [f64; 3] = [60.0, 600.0, 3600.0];
 
 fn octaves(estimate: Option<Estimate>, truth: f64) -> f64 {
     match estimate {
@@ -94,7 +99,7 @@ impl Score {
         let from = onset.max(full - HORIZON);
         let (mut on, mut all, mut good, mut good_all) = (f64::NAN, 0.0, 0.0, 0.0);
         let mut last: [Vec<(f64, f64)>; 3] = Default::default();
-        let mut inside = [0.0; 2];
+        let mut signed = Vec::new();
         for (i, row) in trace.rows.iter().enumerate() {
             if row.truth < onset || row.truth >= full {
                 continue;
@@ -110,8 +115,15 @@ impl Score {
                 }
             }
             if let Some((lo, hi)) = estimates[i].and_then(|e| e.interval) {
-                inside[1] += width;
-                inside[0] += if lo <= left && left <= hi { width } else { 0.0 };
+                let held = if lo <= left && left <= hi { width } else { 0.0 };
+                let band = BAND_ENDS.iter().filter(|end| left > **end).count();
+                for sums in [&mut self.covered, &mut self.bands[band]] {
+                    sums[0] += held;
+                    sums[1] += width;
+                }
+            }
+            if let Some(e) = estimates[i].filter(|e| e.eta > 0.0) {
+                signed.push(((e.eta / left).log2(), width));
             }
             if row.truth >= from {
                 good += if off <= 1.0 { width } else { 0.0 };
@@ -136,10 +148,8 @@ impl Score {
                 self.errors[k].push(median(list));
             }
         }
-        self.covered[0] += inside[0];
-        self.covered[1] += inside[1];
-        if inside[1] > 0.0 {
-            self.coverage.push(inside[0] / inside[1]);
+        if !signed.is_empty() {
+            self.bias.push(median(&mut signed));
         }
     }
 
@@ -155,9 +165,13 @@ impl Score {
         self.false_minutes += o.false_minutes;
         self.false_soon += o.false_soon;
         self.false_any += o.false_any;
+        for (sums, other) in self.bands.iter_mut().zip(&o.bands) {
+            sums[0] += other[0];
+            sums[1] += other[1];
+        }
         self.covered[0] += o.covered[0];
         self.covered[1] += o.covered[1];
-        self.coverage.extend(&o.coverage);
+        self.bias.extend(&o.bias);
     }
 
     /// Share of fills for which the warning lasted less than half of the attainable time.

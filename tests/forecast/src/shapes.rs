@@ -1,18 +1,30 @@
 //! The generator: shapes of real histories with random parameters, reproducible from a seed.
 //!
+//! The kinds are split in two halves: the forecaster is tuned on the kinds of this file and of
+//! [`kinds_tuning`], and only reported on those of [`kinds_reporting`].
+//!
 //! Sizes run from 10 GB to 4 TB, sampling from 0.5 s to 60 s (some of it irregular), and lengths from
 //! ten seconds to days, so that nothing can be tuned to one scale.
 
 use crate::sim::Sim;
-use crate::trace::Trace;
+use crate::trace::{Half, Trace};
+use crate::{kinds_reporting, kinds_tuning};
 
 const FAST: &[f64] = &[0.5, 1.0, 1.0, 2.0, 5.0];
 const SLOW: &[f64] = &[10.0, 15.0, 30.0, 60.0];
 const HOUR: f64 = 3600.0;
 const DAY: f64 = 86400.0;
 
-/// Names of all shapes, in the order of the table.
-pub const SHAPES: &[&str] = &[
+/// Names of the kinds of one half, in the order of the table.
+pub fn names(half: Half) -> Vec<&'static str> {
+    match half {
+        Half::Tuning => SHAPES.iter().chain(kinds_tuning::NAMES).copied().collect(),
+        Half::Reporting => kinds_reporting::NAMES.to_vec(),
+    }
+}
+
+/// Names of the kinds in this file.
+const SHAPES: &[&str] = &[
     "leak-slow",
     "leak-fast",
     "runaway",
@@ -404,7 +416,8 @@ pub fn generate(shape: &str, seed: u64) -> Trace {
                 }
             }
         }
-        other => panic!("unknown shape {other}"),
+        other if kinds_tuning::NAMES.contains(&other) => kinds_tuning::write(other, &mut s),
+        other => kinds_reporting::write(other, &mut s),
     }
     s.done()
 }

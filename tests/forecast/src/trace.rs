@@ -49,16 +49,58 @@ impl Trace {
     }
 }
 
-/// The recorded traces, and the second at which each one's load was started.
+/// Which half of the kinds of history a trace belongs to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum Half {
+    /// The forecaster was tuned on it.
+    Tuning,
+    /// It was scored only for the report.
+    Reporting,
+}
+
+/// A recorded trace.
+pub struct Recording {
+    /// Name of its file in `tests/forecast/traces`, without `.csv`.
+    pub name: &'static str,
+    /// The second at which the writing began that filled the volume, if it was filled.
+    pub onset: f64,
+    /// Its half, by kind of software.
+    pub half: Half,
+}
+
+const fn tuning(name: &'static str, onset: f64) -> Recording {
+    Recording { name, onset, half: Half::Tuning }
+}
+
+const fn reporting(name: &'static str, onset: f64) -> Recording {
+    Recording { name, onset, half: Half::Reporting }
+}
+
+/// The recorded traces.
 ///
-/// PostgreSQL 15 (`pgbench`, its WAL held by an unused replication slot in the second) and RocksDB's
-/// `db_bench` on ext4 volumes of 0.6 to 1 GB, statvfs twice a second. `postgres-wal-held` ends with
-/// 3.6 MiB available, where no WAL segment of 16 MiB fits any more and the server has stopped.
-pub const RECORDED: [(&str, f64); 4] = [
-    ("postgres-pgbench", 6.0),
-    ("postgres-wal-held", 32.0),
-    ("rocksdb-fillrandom", 5.0),
-    ("rocksdb-overwrite", 5.0),
+/// The first four: PostgreSQL 15 (`pgbench`, its WAL held by an unused replication slot in the second)
+/// and RocksDB's `db_bench` on ext4 volumes of 0.6 to 1 GB, statvfs twice a second.
+/// `postgres-wal-held` ends with 3.6 MiB available, where no WAL segment of 16 MiB fits any more and
+/// the server has stopped. The others were recorded by `tests/forecast/record.sh`, which says what
+/// ran.
+pub const RECORDED: &[Recording] = &[
+    tuning("postgres-pgbench", 6.0),
+    tuning("postgres-wal-held", 32.0),
+    tuning("rocksdb-fillrandom", 5.0),
+    tuning("rocksdb-overwrite", 5.0),
+    tuning("rocksdb-wal", 26.0),
+    tuning("dpkg-reinstall", 0.0),
+    tuning("ffmpeg", 45.0),
+    tuning("tar-schedule", 40.0),
+    tuning("logrotate", 0.0),
+    tuning("borg", 0.0),
+    tuning("rocksdb-universal", 25.0),
+    reporting("restic", 5.0),
+    reporting("git-gc", 20.0),
+    reporting("debootstrap", 41.0),
+    reporting("npm", 30.0),
+    reporting("ccache", 0.0),
+    reporting("apt-index", 0.0),
 ];
 
 /// Reads a recorded trace; `onset` is when its load was started.

@@ -342,6 +342,7 @@ impl Notice<'_> {
             summary,
             avail_bytes: volume.map(|volume| volume.avail_bytes),
             eta_s: volume.and_then(|volume| volume.eta_s),
+            pace_s: volume.and_then(|volume| volume.pace_s),
             culprits,
             victims,
             held_bytes: volume.and_then(|volume| volume.held_bytes),

@@ -79,6 +79,9 @@ pub struct Event {
     pub avail_bytes: Option<u64>,
     /// Estimated seconds until the volume is full.
     pub eta_s: Option<f64>,
+    /// Seconds until it is full if the present pace goes on; no alert is about it alone.
+    #[serde(default)]
+    pub pace_s: Option<f64>,
     /// The processes that fill the volume, at most three, largest growth first.
     pub culprits: Vec<Writer>,
     /// Processes whose writes fail or stall because of it.
@@ -122,6 +125,7 @@ impl Event {
             summary,
             avail_bytes: None,
             eta_s: None,
+            pace_s: None,
             culprits: Vec::new(),
             victims: Vec::new(),
             held_bytes: None,

@@ -41,6 +41,9 @@ pub(crate) struct Slope {
     /// Rate at the window's end if the growth is curved, else the mean.
     pub(crate) rate: f64,
     pub(crate) curve: f64,
+    /// Growth that is still to come if it slows down as it did along the whole window, bytes; [`f64::MAX`]
+    /// if it does not slow down.
+    pub(crate) to_come: f64,
     /// Whether growth has stopped for longer than it ever paused before.
     pub(crate) stopped: bool,
     window: f64,
@@ -137,6 +140,7 @@ fn slope(cells: &Blocks, window: f64, edge: Edge) -> Option<Slope> {
         return None;
     }
     let (end_rate, curve) = fit_curve(points, left, (mx, sxx, rss), rate, window);
+    let to_come = if end_rate < rate { still_to_come(&points, window) } else { f64::MAX };
     // Growth in one jump is a single event, even if the remaining points are on a line: use the
     // scatter of the increments.
     let steps = || points().zip(points().skip(1)).map(|(a, b)| (b.1 - a.1) / (b.0 - a.0));
@@ -158,7 +162,8 @@ fn slope(cells: &Blocks, window: f64, edge: Edge) -> Option<Slope> {
     let min_step = MIN_STEP_SHARE * rate * window;
     let stopped =
         has_stopped(line(Edge::Peaks), min_step) && has_stopped(line(Edge::Lows), min_step);
-    let slope = Slope { mean: rate, error, rate: end_rate, curve, stopped, window, peak, deepest };
+    let slope =
+        Slope { mean: rate, error, rate: end_rate, curve, to_come, stopped, window, peak, deepest };
     // The lows are extrapolated from the present value.
     Some(if edge == Edge::Lows { Slope { peak: f64::MIN, ..slope } } else { slope })
 }
@@ -221,19 +226,41 @@ fn fit_curve<I: Iterator<Item = (f64, f64)>>(
     (rate + trust * (at_end - rate), trust * curve.max(0.0))
 }
 
+/// Growth in each fifth of the window, and whether all blocks have a value.
+fn fifths<I: Iterator<Item = (f64, f64)>>(points: &impl Fn() -> I) -> ([f64; 5], bool) {
+    let mut rises = [0.0; 5];
+    let mut count = 0;
+    for (i, (a, b)) in points().zip(points().skip(1)).enumerate() {
+        rises[(i / 3).min(4)] += b.1 - a.1;
+        count += 1;
+    }
+    (rises, count == BLOCKS - 1)
+}
+
 /// Whether growth accelerates all along the window, by the rates of its fifths. A single kink,
 /// where something began, curves a fit just as much but continues as a straight line.
 fn accelerates<I: Iterator<Item = (f64, f64)>>(points: &impl Fn() -> I) -> bool {
-    let mut rates = [0.0; 5];
-    let mut count = 0;
-    for (i, (a, b)) in points().zip(points().skip(1)).enumerate() {
-        rates[(i / 3).min(4)] += b.1 - a.1;
-        count += 1;
-    }
-    let gain = rates[4] - rates[0];
-    count == BLOCKS - 1
-        && rates.windows(2).enumerate().all(|(i, r)| {
+    let (rises, is_complete) = fifths(points);
+    let gain = rises[4] - rises[0];
+    is_complete
+        && rises.windows(2).enumerate().all(|(i, r)| {
             let least = if i == 0 { -0.05 } else { 0.05 };
             r[1] - r[0] >= least * gain
         })
+}
+
+/// Growth that is still to come if its rate decays exponentially as it did along the window, in bytes:
+/// [`f64::MAX`] unless each fifth grew less than the one before.
+fn still_to_come<I: Iterator<Item = (f64, f64)>>(points: &impl Fn() -> I, window: f64) -> f64 {
+    let (rises, is_complete) = fifths(points);
+    let loss = rises[0] - rises[4];
+    let slows = rises.windows(2).all(|r| r[0] - r[1] >= 0.03 * loss);
+    let (early, late) = (rises[0] + rises[1], rises[3] + rises[4]);
+    if !is_complete || loss <= 0.0 || !slows {
+        return f64::MAX;
+    }
+    // From the middle of the first two fifths to that of the last two are three fifths.
+    let decay = 0.6 * window / (early / late.max(1e-3 * early)).ln();
+    let end_rate = late / (0.4 * window) * (-0.2 * window / decay).exp();
+    end_rate * decay
 }

@@ -34,6 +34,11 @@ impl Run {
     }
 }
 
+/// An earlier value if only the share `keep` of the growth since then had happened.
+pub(crate) fn rescaled(value: f64, used: f64, keep: f64) -> f64 {
+    used - keep * (used - value)
+}
+
 /// The history of one series; see the module documentation.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub(crate) struct History {
@@ -54,6 +59,15 @@ impl History {
             }
             let (Some(a), Some(b)) = (level.pop_front(), level.pop_front()) else { return };
             carry = a.join(b);
+        }
+    }
+
+    /// Keeps only this share of all growth up to the present value `used`.
+    pub(crate) fn rescale(&mut self, used: f64, keep: f64) {
+        for run in self.levels.iter_mut().flatten() {
+            for value in run.u.iter_mut().chain([&mut run.max, &mut run.min]) {
+                *value = rescaled(*value, used, keep);
+            }
         }
     }
 

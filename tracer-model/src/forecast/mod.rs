@@ -4,9 +4,12 @@
 //! history through [`Forecaster::push`] gives the same forecasts as the live program. The method is
 //! described in `docs/forecast.md`, its accuracy in `docs/forecast-scores.md`.
 
+mod bursts;
 mod fit;
 mod history;
+mod horizons;
 mod limit;
+mod pace;
 mod scales;
 mod series;
 #[cfg(test)]
@@ -18,6 +21,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 pub use self::limit::{Limit, LimitKind};
+pub use self::pace::Pace;
 use crate::units;
 use series::{LimitSample, Series};
 
@@ -66,7 +70,7 @@ pub struct Policy {
 
 impl Default for Policy {
     fn default() -> Self {
-        Self { reach: 4.5, reach_new: 14.0, sure: 2.5, hold: 1.4, lag: 1.5 }
+        Self { reach: 6.0, reach_new: 14.0, sure: 2.5, hold: 1.4, lag: 2.0 }
     }
 }
 
@@ -194,6 +198,9 @@ pub struct Forecast {
     pub outcome: Outcome,
     /// The limit that is reached first.
     pub limit: Limit,
+    /// When it is full if the present pace goes on, believed or not; `None` if it is full or does not
+    /// grow now.
+    pub pace: Option<Pace>,
     /// What the estimate is based on; `None` if there is no estimate.
     pub basis: Option<Basis>,
     /// The last clean-up whose space has since been used up again.
@@ -262,15 +269,36 @@ impl Forecaster {
         }
     }
 
+    /// The program has just stopped or slowed down writers that caused this much growth, in bytes per
+    /// second. From now on the past counts as if they had never grown, so that the forecast is that of
+    /// what is left. If they go on nevertheless, that is new growth, which is seen within a few samples.
+    pub fn acted(&mut self, removed_per_s: f64) {
+        let growth = self.series[0].1.growth_per_s();
+        if growth <= 0.0 || removed_per_s.is_nan() || removed_per_s <= 0.0 {
+            return;
+        }
+        let removed = (removed_per_s / growth).min(1.0);
+        for (_, series) in &mut self.series {
+            series.acted(removed);
+        }
+    }
+
     /// The present forecast for the limit that is reached first.
     #[must_use]
     pub fn forecast(&self) -> Forecast {
-        let rank = |s: &Series| s.outcome().eta_s().unwrap_or(f64::INFINITY);
+        // Without a forecast, the limit that is reached first at the present pace.
+        let rank = |s: &Series| {
+            let pace = s.pace().map_or(f64::INFINITY, |pace| pace.eta_s);
+            (s.outcome().eta_s().unwrap_or(f64::INFINITY), pace)
+        };
         let (limit, series) = self
             .series
             .iter()
             .filter(|(l, _)| *l != Limit::RootReserve)
-            .min_by(|a, b| rank(&a.1).total_cmp(&rank(&b.1)))
+            .min_by(|a, b| {
+                let (a, b) = (rank(&a.1), rank(&b.1));
+                a.0.total_cmp(&b.0).then(a.1.total_cmp(&b.1))
+            })
             .unwrap_or(&self.series[0]);
         let mut outcome = series.outcome();
         if let (
@@ -282,7 +310,13 @@ impl Forecaster {
         {
             *reason = Reason::Drained { ratio: flow[1] / flow[0] };
         }
-        Forecast { outcome, limit: limit.clone(), basis: series.basis(), refill: series.refill() }
+        Forecast {
+            outcome,
+            limit: limit.clone(),
+            pace: series.pace(),
+            basis: series.basis(),
+            refill: series.refill(),
+        }
     }
 
     /// The present forecast for each limit, including the root reserve.

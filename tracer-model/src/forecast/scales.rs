@@ -7,6 +7,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::history::rescaled;
+
 /// Half octaves from 2⁻⁴ s to 2²⁶ s (two years).
 pub(crate) const SCALES: usize = 61;
 /// A scale is updated again after this share of its length, so that the cost per sample of all
@@ -93,6 +95,15 @@ impl Scale {
         }
         self.epoch = epoch;
         self.recent[0].add(rise);
+    }
+
+    /// Keeps only this share of all growth up to the present value `used`.
+    pub(crate) fn rescale(&mut self, used: f64, keep: f64) {
+        for extremes in self.recent.iter_mut().chain([&mut self.past]) {
+            extremes.most *= keep;
+            extremes.least *= keep;
+        }
+        self.start = self.start.map(|(at, past)| (at, rescaled(past, used, keep)));
     }
 
     /// Largest and smallest change before the present window, if there was any.

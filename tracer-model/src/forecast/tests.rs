@@ -171,6 +171,66 @@ fn growth_continues_across_a_gap_in_which_filltop_was_not_running() {
 }
 
 #[test]
+fn after_an_action_the_forecast_is_that_of_what_is_left() {
+    // 100 MB/s, of which 80 are stopped after five minutes; the rest goes on.
+    for (removed, left) in [(8e7, 2e7), (1e8, 0.0)] {
+        let rows = history((0..400).map(|i| match i {
+            0..60 => 0.0,
+            60..360 => 1e8,
+            _ => left,
+        }));
+        let mut forecaster = Forecaster::new(Policy::default());
+        for row in &rows[..360] {
+            forecaster.push(row);
+        }
+        within(forecaster.forecast().outcome.eta_s(), rows[359].avail as f64 / 1e8, 1.05);
+        forecaster.acted(removed);
+        for row in &rows[360..] {
+            forecaster.push(row);
+            let outcome = forecaster.forecast().outcome;
+            if left > 0.0 {
+                within(outcome.eta_s(), row.avail as f64 / left, 1.1);
+            } else {
+                assert_eq!(outcome, Outcome::DoesNotFill { reason: Reason::Stopped });
+            }
+        }
+    }
+}
+
+#[test]
+fn a_writer_that_goes_on_after_an_action_is_seen_again() {
+    let rows = history((0..400).map(|i| if i < 60 { 0.0 } else { 1e8 }));
+    let mut forecaster = Forecaster::new(Policy::default());
+    for row in &rows[..300] {
+        forecaster.push(row);
+    }
+    forecaster.acted(1e8);
+    for row in &rows[300..] {
+        forecaster.push(row);
+    }
+    within(forecaster.forecast().outcome.eta_s(), rows[399].avail as f64 / 1e8, 1.1);
+}
+
+#[test]
+fn a_leak_from_rest_has_an_exact_pace_after_ten_samples() {
+    let rows = history((0..190).map(|i| if i < 120 { 0.0 } else { 5e6 }));
+    let mut forecaster = Forecaster::new(Policy::default());
+    for (i, row) in rows.iter().enumerate() {
+        forecaster.push(row);
+        let pace = forecaster.forecast().pace;
+        if i < 120 {
+            assert_eq!(pace, None, "row {i}");
+        } else if i >= 122 {
+            let pace = pace.expect("a pace from the third sample on");
+            let truth = row.avail as f64 / 5e6;
+            let most = if i < 130 { 0.5 } else { 0.03 };
+            assert!((pace.eta_s / truth - 1.0).abs() < most, "row {i}: {pace:?}, {truth}");
+            assert!(pace.lo_s <= truth && truth <= pace.hi_s, "row {i}: {pace:?}, {truth}");
+        }
+    }
+}
+
+#[test]
 fn the_limit_that_is_reached_first_is_named() {
     let rows: Vec<Sample> = history((0..500).map(|_| 1e7))
         .into_iter()
@@ -207,8 +267,8 @@ fn memory_is_bounded() {
     for i in 0..60_000u64 {
         forecaster.push(&sample(i as f64, 1000 * GB, i * 1000 + i % 7 * 4096));
     }
-    // The levels that 26 doublings can fill, and the scales: never more than this.
-    assert!(forecaster.bytes() < 40_000, "{} bytes", forecaster.bytes());
+    // The levels that 11 doublings can fill, the scales and the horizons.
+    assert!(forecaster.bytes() < 48_000, "{} bytes", forecaster.bytes());
 }
 
 #[test]

@@ -14,6 +14,8 @@ pub(crate) struct Trend {
     pub(crate) mean: f64,
     /// Half of the acceleration, bytes/s², 0 or more.
     pub(crate) curve: f64,
+    /// Growth that is still to come if it slows down as before, bytes; `f64::MAX` if it does not.
+    pub(crate) to_come: f64,
     /// Standard error of the rate relative to it.
     pub(crate) relative_error: f64,
     /// Length of the window it is based on, seconds.
@@ -79,6 +81,7 @@ pub(crate) fn new_growth(
         rate,
         mean: rate,
         curve: 0.0,
+        to_come: fit.map_or(f64::MAX, |f| f.to_come),
         relative_error,
         window,
         peak_gap: 0.0,
@@ -139,6 +142,7 @@ pub(crate) fn usual_burst(
             rate,
             mean: rate,
             curve: 0.0,
+            to_come: f64::MAX,
             relative_error: 0.3,
             window: run,
             peak_gap: 0.0,

@@ -175,6 +175,16 @@ pub struct Volume {
     pub eta_lo_s: Option<f64>,
     /// Latest time to full of the 80 % interval; `None` if it is not forecast to fill.
     pub eta_hi_s: Option<f64>,
+    /// Time to full if the present pace goes on, believed or not, seconds; `None` if it is full or does
+    /// not grow now. No alert uses it alone.
+    #[serde(default)]
+    pub pace_s: Option<f64>,
+    /// Earliest time to full at the present pace, of an 80 % interval.
+    #[serde(default)]
+    pub pace_lo_s: Option<f64>,
+    /// Latest time to full at the present pace.
+    #[serde(default)]
+    pub pace_hi_s: Option<f64>,
     /// The last clean-up whose space has since been used up again.
     #[serde(default)]
     pub refill: Option<Refill>,

@@ -139,7 +139,10 @@ pub(super) fn assess(
         left: limit.left,
         window_s: window.length_s,
         per_s,
-        pace_s: (per_s > 0.0).then(|| limit.left as f64 / per_s),
+        pace_s: volume
+            .pace_s
+            .filter(|_| volume.limit == limit.kind)
+            .or((per_s > 0.0).then(|| limit.left as f64 / per_s)),
         eta_s: volume.eta_s,
         eta_lo_s: volume.eta_lo_s,
         eta_hi_s: volume.eta_hi_s,

@@ -336,6 +336,9 @@ fn volume(
         eta_s: forecast.outcome.eta_s(),
         eta_lo_s: interval.map(|(earliest, _)| earliest),
         eta_hi_s: interval.map(|(_, latest)| latest),
+        pace_s: forecast.pace.map(|pace| pace.eta_s),
+        pace_lo_s: forecast.pace.map(|pace| pace.lo_s),
+        pace_hi_s: forecast.pace.map(|pace| pace.hi_s),
         no_eta: match forecast.outcome {
             Outcome::DoesNotFill { reason } => Some(reason),
             _ => None,

@@ -80,6 +80,7 @@ impl GuardEvents {
             summary,
             avail_bytes: volume.map(|row| row.avail_bytes),
             eta_s: volume.and_then(|row| row.eta_s),
+            pace_s: volume.and_then(|row| row.pace_s),
             culprits: culprits.collect(),
             victims: snapshot
                 .victims

@@ -253,6 +253,9 @@ fn perfdata(engine: &Engine, volume: &Volume) -> String {
         label("time_to_full"),
         thresholds(|condition| matches!(condition, Condition::TimeToFull), 1.0)
     ));
+    if let Some(pace) = volume.pace_s {
+        numbers.push(format!("{}={pace:.0}s;;;0;", label("time_to_full_at_pace")));
+    }
     if volume.inodes_total > 0 {
         let (free, all) = (volume.inodes_free, volume.inodes_total);
         numbers.push(format!("{}={free};;;0;{all}", label("inodes_free")));

@@ -35,7 +35,8 @@ pub fn blind_short(volume: &Volume) -> &'static str {
     }
 }
 
-/// The time to full as `4 min (3–6)`, `FULL` or `-`, with the limit if it is not space.
+/// The time to full as `4 min (3–6)`, `FULL` or `-`, with the limit if it is not space; without a
+/// forecast, `~4 min at this pace` while it grows.
 #[must_use]
 pub fn eta_cell(volume: &Volume) -> String {
     eta_fitting(volume, usize::MAX)
@@ -45,6 +46,11 @@ pub fn eta_cell(volume: &Volume) -> String {
 #[must_use]
 pub fn eta_fitting(volume: &Volume, columns: usize) -> String {
     let (full, eta) = (volume.full, volume.eta_s);
+    if let Some(pace) = pace_only(volume) {
+        let short = format!("~{}", units::eta_words(false, Some(pace), None, None));
+        let long = format!("{short} at this pace");
+        return if sanitize::width(&long) <= columns { long } else { short };
+    }
     let (lo, hi) = (volume.eta_lo_s, volume.eta_hi_s);
     let words = units::eta_words(full, eta, lo, hi);
     let limit = match volume.limit {
@@ -59,10 +65,19 @@ pub fn eta_fitting(volume: &Volume, columns: usize) -> String {
     forms.into_iter().find(|form| sanitize::width(form) <= columns).unwrap_or(alone)
 }
 
+/// The time to full at the present pace, seconds, if that is all that is known.
+#[must_use]
+pub fn pace_only(volume: &Volume) -> Option<f64> {
+    volume.pace_s.filter(|_| !volume.full && volume.eta_s.is_none())
+}
+
 /// Width of the short form of [`eta_fitting`], interval and limit included.
 #[must_use]
 pub fn eta_short_width(volume: &Volume) -> usize {
     let (lo, hi) = (volume.eta_lo_s, volume.eta_hi_s);
+    if pace_only(volume).is_some() {
+        return sanitize::width(&eta_fitting(volume, 0));
+    }
     let short = units::eta_short(volume.full, volume.eta_s, lo, hi);
     let limit = match volume.limit {
         LimitKind::Avail => 0,

@@ -29,7 +29,7 @@ mod tests {
         ("volumes", "avail_bytes:i reserved_bytes:i inodes_total:i inodes_free:i held_bytes:i?"),
         ("volumes", "written_bytes:i allocated_bytes:i? freed_bytes:i? used_delta_bytes:i"),
         ("volumes", "growth_bytes_per_s:f explained:f? full:b limit:s eta_s:f? eta_lo_s:f?"),
-        ("volumes", "eta_hi_s:f?"),
+        ("volumes", "eta_hi_s:f? pace_s:f? pace_lo_s:f? pace_hi_s:f?"),
         ("writers", "pid:i start_time:t comm:s exe:s? cmdline:s? uid:i user:s? group:o? alive:b"),
         ("writers", "volume:s written_bytes:i allocated_bytes:i? freed_bytes:i? held_bytes:i?"),
         ("writers", "written_bytes_per_s:f growth_bytes_per_s:f share:f files:i errors:o"),

@@ -17,6 +17,7 @@ use super::panes::{
 use super::query::Query;
 use super::rows::Rows;
 use super::state::{Overlay, UiState};
+use crate::output::format;
 use crate::output::theme::Role;
 
 /// Paints one frame: a pure function of its arguments.
@@ -96,7 +97,10 @@ fn draw_compact(painter: &mut Painter<'_>, area: Rect, snapshot: &Snapshot, stat
         Some(volume) => {
             let mount = display_for(&volume.mount_point, state.charset);
             let (eta, lo, hi) = (volume.eta_s, volume.eta_lo_s, volume.eta_hi_s);
-            format!("{mount} {}", units::until_full(volume.full, eta, lo, hi))
+            match format::pace_only(volume) {
+                Some(_) => format!("{mount} {}", format::eta_cell(volume)),
+                None => format!("{mount} {}", units::until_full(volume.full, eta, lo, hi)),
+            }
         }
         None => "no volume".to_owned(),
     };

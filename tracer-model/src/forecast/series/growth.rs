@@ -18,6 +18,9 @@ const CURVATURE_SMOOTHING_SHARE: f64 = 0.1;
 /// per sample does not grow with the length.
 const REFIT_SHARE: f64 = 1.0 / 256.0;
 
+/// Share of its window for which it is remembered that growth slows down.
+const CEILING_SHARE: f64 = 1.0;
+
 /// The growth that a sample shows.
 #[derive(Clone, Copy)]
 pub(super) struct Growth {
@@ -27,13 +30,15 @@ pub(super) struct Growth {
     steady: Option<Trend>,
     /// Since the volume was last full.
     refilling: Option<Trend>,
+    /// Of regular bursts.
+    regular: Option<Trend>,
     /// Whether new growth has ended, so that the forecast rests only on the whole history.
     pub(super) new_has_ended: bool,
 }
 
 impl Growth {
     pub(super) fn trends(&self) -> impl Iterator<Item = Trend> {
-        [self.new, self.steady, self.refilling].into_iter().flatten()
+        [self.new, self.steady, self.refilling, self.regular].into_iter().flatten()
     }
 
     pub(super) fn fastest(&self) -> Option<Trend> {
@@ -55,6 +60,8 @@ impl Series {
         let max_error =
             if is_accepted && self.accepted_as_new { 1.0 } else { MAX_ERROR_OF_NEW_GROWTH };
         let new = new.filter(|trend| trend.relative_error <= max_error);
+        // What began before a stop does not begin again with it.
+        let new = new.filter(|_| is_accepted || used > self.rests_below);
         // After new growth ends, the forecast stands only if the whole history supports it.
         let new_has_ended = self.accepted_as_new && new.is_none();
         if new_has_ended && is_accepted {
@@ -70,8 +77,26 @@ impl Series {
         let (steady, reason) = self.steady(policy, certainty, used, age);
         let steady = steady.map(|trend| self.smooth_curvature(trend));
         let steady = steady.filter(|_| is_accepted || used > self.resumes_above);
-        self.reason = reason;
-        Growth { new, steady, refilling: self.refilling(used), new_has_ended }
+        let rests = used < self.rests_below && matches!(reason, Reason::Rests | Reason::NoTrend);
+        self.reason = if rests { Reason::Stopped } else { reason };
+        let (refilling, regular) = (self.refilling(used), self.bursts.regular(self.usual_step));
+        let growth = Growth { new, steady, refilling, regular, new_has_ended };
+        self.remember_ceiling(growth, used)
+    }
+
+    /// Remembers the usage at which growth that slows down would end, so that a few samples without
+    /// that do not hide it.
+    fn remember_ceiling(&mut self, growth: Growth, used: f64) -> Growth {
+        if let Some(trend) = growth.trends().find(|trend| trend.to_come < f64::MAX) {
+            let level = used + trend.to_come;
+            self.ceiling = Some((level, self.now + CEILING_SHARE * trend.window));
+        }
+        self.ceiling = self.ceiling.filter(|(level, until)| used < *level && self.now < *until);
+        let Some((level, _)) = self.ceiling else { return growth };
+        let below = |trend: Option<Trend>| {
+            trend.map(|trend| Trend { to_come: trend.to_come.min(level - used), ..trend })
+        };
+        Growth { new: below(growth.new), steady: below(growth.steady), ..growth }
     }
 
     /// The trend of the whole history, from its peaks or else its lows, and the reason if there is
@@ -103,6 +128,7 @@ impl Series {
                     rate: fit.rate,
                     mean: fit.mean,
                     curve: fit.curve,
+                    to_come: fit.to_come,
                     relative_error: fit.error / fit.mean,
                     window: fits.window,
                     peak_gap,
@@ -158,6 +184,7 @@ impl Series {
             rate,
             mean: rate,
             curve: 0.0,
+            to_come: f64::MAX,
             relative_error: 0.3,
             window,
             peak_gap: 0.0,

@@ -6,8 +6,11 @@ mod growth;
 
 use serde::{Deserialize, Serialize};
 
+use super::bursts::Bursts;
 use super::fit::{Edge, Fits};
-use super::history::History;
+use super::history::{History, rescaled};
+use super::horizons::Horizons;
+use super::pace::{Pace, Runs};
 use super::scales::{SCALES, Scale, length};
 use super::trend::Trend;
 use super::{Basis, Outcome, Policy, Reason, Refill, trend};
@@ -26,10 +29,19 @@ pub(super) struct LimitSample {
 const SPACE_AGAIN_SHARE: f64 = 0.0005;
 /// Share of its earlier rise by which growth that had stopped must continue to be accepted again.
 const RESUMED_RISE_SHARE: f64 = 0.1;
+/// Accepted growth has stopped if it rose by less than this share of what it had added, for longer
+/// than this number of samples, this many times its longest pause, and this share of its length.
+const STOPPED_RISE_SHARE: f64 = 0.002;
+const STOPPED_RATE_SHARE: f64 = 0.03;
+const STOPPED_STEPS: f64 = 5.0;
+const STOPPED_PAUSES: f64 = 3.0;
+const STOPPED_SHARE: f64 = 0.25;
+/// If less than this share of the growth is left after an action, nothing is forecast at first.
+const LEAST_KEPT: f64 = 0.02;
 /// An estimate is withdrawn only after doubt has lasted for this share of the estimate's age.
 const DOUBT_SHARE_OF_AGE: f64 = 0.2;
 /// Upper limit of the time between samples and of an estimate, seconds (300 years).
-const MAX_TIME_S: f64 = 1e10;
+pub(super) const MAX_TIME_S: f64 = 1e10;
 
 /// A clean-up whose space has not been used up again yet.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
@@ -48,6 +60,9 @@ struct CleanUp {
 pub(super) struct Series {
     history: History,
     scales: Vec<Scale>,
+    horizons: Horizons,
+    bursts: Bursts,
+    runs: Runs,
     /// Highest usage so far.
     highest: f64,
     fits: Option<Fits>,
@@ -72,6 +87,10 @@ pub(super) struct Series {
     accepted_since: Option<f64>,
     /// Usage at the start of the accepted growth, and the highest since.
     accepted_rise: [f64; 2],
+    /// When the accepted growth began, when it last rose, and its longest pause so far, seconds.
+    accepted_times: [f64; 3],
+    /// Usage when the accepted growth last rose.
+    accepted_level: f64,
     /// Whether the accepted growth began as growth never seen before.
     accepted_as_new: bool,
     /// When accepted growth was last given up without the volume having filled.
@@ -80,10 +99,14 @@ pub(super) struct Series {
     doubted_since: Option<f64>,
     /// Usage that growth that had stopped must exceed to be accepted again.
     resumes_above: f64,
+    /// Since growth has stopped: the lowest usage, and a little more.
+    rests_below: f64,
     /// When new growth last turned out not to last.
     refuted_at: Option<f64>,
     /// Averaged curvature of the trend, relative to its mean rate: rate at its end, and curve.
     curvature: [f64; 2],
+    /// Usage at which growth that slows down ends, and until when that is assumed.
+    ceiling: Option<(f64, f64)>,
     /// Whether the volume's size has just changed.
     was_resized: bool,
     reason: Reason,
@@ -97,6 +120,9 @@ impl Series {
         Self {
             history: History::default(),
             scales: vec![Scale::NEW; SCALES],
+            horizons: Horizons::new(),
+            bursts: Bursts::NEW,
+            runs: Runs::default(),
             highest: f64::MIN,
             fits: None,
             now: 0.0,
@@ -109,13 +135,17 @@ impl Series {
             published_since: 0.0,
             out_of_reach_since: None,
             accepted_since: None,
-            accepted_rise: [0.0; 2],
+            accepted_rise: [f64::MAX, f64::MIN],
+            accepted_times: [0.0; 3],
+            accepted_level: 0.0,
             accepted_as_new: false,
             withdrawn_at: None,
             doubted_since: None,
             resumes_above: f64::MIN,
+            rests_below: f64::MIN,
             refuted_at: None,
             curvature: [1.0, 0.0],
+            ceiling: None,
             was_resized: false,
             reason: Reason::Learning,
             basis: None,
@@ -132,12 +162,21 @@ impl Series {
         if self.is_full(&sample, used) {
             return;
         }
+        let ages = (age, self.usual_step);
+        self.horizons.update(&self.history, (self.now, used), ages, self.runs.rate());
+        let first = self.history.start().map_or(used, |start| start.1);
+        let mean = (used - first) / age.max(self.usual_step);
+        self.bursts.push(self.now, used, mean, self.usual_step);
         self.give_up_if_undone(used);
         let growth = self.growth(policy, used, age);
         let fastest = growth.fastest();
         self.accept(fastest.as_ref(), growth.new_has_ended, used);
+        let [from, to] = self.accepted_rise;
+        self.rests_below = self.rests_below.min(used + STOPPED_RISE_SHARE * (to - from));
+        if self.give_up_if_stopped(used) {
+            return;
+        }
         let available = sample.available as f64;
-        let ages = (age, self.usual_step);
         let burst = trend::usual_burst(&self.scales, self.now, used, available, ages);
         let candidates: Vec<Trend> = growth.trends().chain(burst).collect();
         self.update_estimate(policy, &candidates, fastest.as_ref(), available);
@@ -146,6 +185,7 @@ impl Series {
     /// Adds a sample to the history and to the scales. Returns the length of the history.
     fn record(&mut self, sample: LimitSample, used: f64, change: f64) -> f64 {
         self.history.push(self.now, used);
+        self.runs.push(self.now, used, &self.history);
         self.track_clean_ups(&sample, used, change);
         self.last = Some(sample);
         self.highest = self.highest.max(used);
@@ -191,6 +231,37 @@ impl Series {
         }
     }
 
+    /// Gives accepted growth up if it has paused for much longer than ever before. Returns whether it
+    /// did.
+    fn give_up_if_stopped(&mut self, used: f64) -> bool {
+        let [from, to] = self.accepted_rise;
+        let [began, rose, longest] = &mut self.accepted_times;
+        // Nothing was accepted yet.
+        if to <= from {
+            return false;
+        }
+        let pause = self.now - *rose;
+        if used - self.accepted_level > STOPPED_RISE_SHARE * (to - from) {
+            *longest = longest.max(pause);
+            *rose = self.now;
+            self.accepted_level = used;
+            return false;
+        }
+        let length = *rose - *began;
+        let has_stopped = self.accepted_since.is_some()
+            && pause > STOPPED_STEPS * self.usual_step
+            && pause > STOPPED_PAUSES * *longest
+            && pause > STOPPED_SHARE * length
+            && self.runs.rate() * length <= STOPPED_RATE_SHARE * (to - from);
+        if has_stopped {
+            self.resumes_above = to + RESUMED_RISE_SHARE * (to - from);
+            self.rests_below = used + STOPPED_RISE_SHARE * (to - from);
+            self.give_up();
+            self.reason = Reason::Stopped;
+        }
+        has_stopped
+    }
+
     /// Accepts growth as a trend, or gives it up after enough doubt. The distance to the limit does
     /// not matter: faster growth of the same shape is accepted at the same times.
     fn accept(&mut self, growth: Option<&Trend>, new_has_ended: bool, used: f64) {
@@ -200,6 +271,9 @@ impl Series {
                 if accepted.is_none() {
                     self.accepted_since = Some(now);
                     self.accepted_rise = [used - trend.rate * trend.window, used];
+                    self.accepted_times[0] = now - trend.window;
+                    self.accepted_times[1] = now;
+                    self.accepted_level = used;
                 }
                 self.doubted_since = None;
                 self.accepted_as_new = trend.is_new || (self.accepted_as_new && !new_has_ended);
@@ -228,6 +302,46 @@ impl Series {
         self.withdrawn_at = Some(self.now);
     }
 
+    /// Someone who caused the share `removed` of the present growth, 0 to 1, was stopped: the history is
+    /// from now on that of the others.
+    pub(super) fn acted(&mut self, removed: f64) {
+        let Some(last) = self.last else { return };
+        let used = last.used as f64 + self.offset;
+        let keep = 1.0 - removed;
+        self.history.rescale(used, keep);
+        self.horizons.rescale(used, keep);
+        self.bursts.rescale(keep);
+        self.runs.rescale(keep);
+        for scale in &mut self.scales {
+            scale.rescale(used, keep);
+        }
+        self.highest = rescaled(self.highest, used, keep);
+        self.fits = None;
+        self.ceiling = None;
+        self.refilled_from = None;
+        self.resumes_above = f64::MIN;
+        self.rests_below = f64::MIN;
+        let [from, to] = self.accepted_rise;
+        if keep > LEAST_KEPT {
+            if from < to {
+                self.accepted_rise = [from, to].map(|value| rescaled(value, used, keep));
+                self.accepted_level = rescaled(self.accepted_level, used, keep);
+            }
+            self.full_at = self.full_at.map(|at| at.map(|at| self.now + (at - self.now) / keep));
+        } else {
+            self.give_up();
+            self.withdrawn_at = None;
+            self.rests_below = used + STOPPED_RISE_SHARE * (to - from).max(0.0);
+            self.reason = Reason::Stopped;
+        }
+    }
+
+    /// Growth at the present pace, bytes per second.
+    pub(super) fn growth_per_s(&self) -> f64 {
+        let believed = self.basis().map_or(0.0, |basis| basis.growth_per_s);
+        self.runs.rate().max(believed)
+    }
+
     /// The present forecast.
     pub(super) fn outcome(&self) -> Outcome {
         if let Some(since_s) = self.full_since {
@@ -235,16 +349,28 @@ impl Series {
         }
         match self.full_at {
             Some(full_at) => {
-                let [lo_s, eta_s, hi_s] = full_at.map(|at| (at - self.now).max(0.0));
+                // It is full at one of the samples, before or after the moment.
+                let step = self.usual_step;
+                let [lo_s, eta_s, hi_s] = [full_at[0] - step, full_at[1], full_at[2] + step]
+                    .map(|at| (at - self.now).max(0.0));
                 Outcome::Fills { lo_s, eta_s, hi_s }
             }
             None => Outcome::DoesNotFill { reason: self.reason },
         }
     }
 
+    /// When it is full at the present pace.
+    pub(super) fn pace(&self) -> Option<Pace> {
+        let last = self.last.filter(|_| self.full_since.is_none())?;
+        self.runs.pace(last.available as f64, self.usual_step)
+    }
+
     /// Memory used, bytes.
     pub(super) fn bytes(&self) -> usize {
-        self.history.bytes() + self.scales.capacity() * size_of::<Scale>()
+        self.history.bytes()
+            + self.scales.capacity() * size_of::<Scale>()
+            + self.horizons.bytes()
+            + self.runs.bytes()
     }
 
     pub(super) fn basis(&self) -> Option<Basis> {

@@ -26,6 +26,7 @@ pub(crate) fn event() -> Event {
         summary: "/srv/store will be full in 4 min: minio (pid 2114) adds 100.0 MiB/s".to_owned(),
         avail_bytes: Some(busy.volumes[0].avail_bytes),
         eta_s: busy.volumes[0].eta_s,
+        pace_s: busy.volumes[0].pace_s,
         culprits: vec![busy.writers[0].clone()],
         victims: busy.victims,
         held_bytes: busy.volumes[0].held_bytes,

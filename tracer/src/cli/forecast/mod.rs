@@ -49,6 +49,13 @@ struct Line {
     eta_lo_s: Option<f64>,
     /// Latest time to full of the 80 % interval.
     eta_hi_s: Option<f64>,
+    /// Time to full if the present pace goes on, believed or not, seconds; `None` if it is full or does
+    /// not grow now.
+    pace_s: Option<f64>,
+    /// Earliest time to full at the present pace, of an 80 % interval.
+    pace_lo_s: Option<f64>,
+    /// Latest time to full at the present pace.
+    pace_hi_s: Option<f64>,
     /// Whether it is full.
     full: bool,
     /// The limit that is reached first: `avail`.
@@ -147,6 +154,9 @@ fn line(sample: &Sample, forecast: &tracer_model::forecast::Forecast) -> Line {
         eta_s: forecast.outcome.eta_s().map(round),
         eta_lo_s: interval.map(|i| round(i.0)),
         eta_hi_s: interval.map(|i| round(i.1)),
+        pace_s: forecast.pace.map(|pace| round(pace.eta_s)),
+        pace_lo_s: forecast.pace.map(|pace| round(pace.lo_s)),
+        pace_hi_s: forecast.pace.map(|pace| round(pace.hi_s)),
         full: matches!(forecast.outcome, Outcome::Full { .. }),
         limit: forecast.limit.to_string(),
         reason: match forecast.outcome {

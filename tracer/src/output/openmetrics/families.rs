@@ -57,23 +57,44 @@ const VOLUME: &[VolumeRow] = &[
     (
         gauge(
             "filltop_volume_time_to_full_seconds",
-            "Estimated time until the volume is full; 0 if it is, +Inf if it is not filling.",
+            "Estimated time until the volume is full; 0 if it is, absent if it is not forecast to fill.",
         ),
-        |v| Some(v.eta_s.unwrap_or(f64::INFINITY)),
+        |v| v.eta_s,
     ),
     (
         gauge(
             "filltop_volume_time_to_full_earliest_seconds",
             "Lower end of the 80 % interval of the time to full.",
         ),
-        |v| Some(v.eta_lo_s.unwrap_or(f64::INFINITY)),
+        |v| v.eta_lo_s,
     ),
     (
         gauge(
             "filltop_volume_time_to_full_latest_seconds",
             "Upper end of the 80 % interval of the time to full.",
         ),
-        |v| Some(v.eta_hi_s.unwrap_or(f64::INFINITY)),
+        |v| v.eta_hi_s,
+    ),
+    (
+        gauge(
+            "filltop_volume_pace_to_full_seconds",
+            "Time until the volume is full if the present pace goes on; absent if it does not grow now.",
+        ),
+        |v| v.pace_s,
+    ),
+    (
+        gauge(
+            "filltop_volume_pace_to_full_earliest_seconds",
+            "Lower end of the 80 % interval of the time to full at the present pace.",
+        ),
+        |v| v.pace_lo_s,
+    ),
+    (
+        gauge(
+            "filltop_volume_pace_to_full_latest_seconds",
+            "Upper end of the 80 % interval of the time to full at the present pace.",
+        ),
+        |v| v.pace_hi_s,
     ),
     (gauge("filltop_volume_growth_bytes_per_second", "Growth over the last interval."), |v| {
         Some(v.growth_bytes_per_s)

@@ -8,7 +8,7 @@ use tracer_model::{sanitize, units};
 use super::{Painter, sparkline};
 use crate::output::columns;
 use crate::output::columns::{Align, Column};
-use crate::output::format::{eta_cell, eta_fitting, eta_short_width, used_ratio};
+use crate::output::format::{eta_cell, eta_fitting, eta_short_width, pace_only, used_ratio};
 use crate::output::theme::Role;
 use crate::tui::query::VolumeChoice;
 use crate::tui::state::UiState;
@@ -167,6 +167,7 @@ fn row(painter: &mut Painter<'_>, area: Rect, fields: &[Fitted], volume: &Volume
         let role = match field {
             Field::UsageBar | Field::Trend if urgency == Role::Plain => Role::Accent,
             Field::Name if selected => Role::Head,
+            Field::FullIn if pace_only(volume).is_some() => Role::Faint,
             _ => urgency,
         };
         painter.put(x, area.y, &text, *width as u16, role);
