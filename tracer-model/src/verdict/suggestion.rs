@@ -124,6 +124,7 @@ pub(crate) fn end_holder(
     let largest = here().max_by_key(|row| row.bytes)?;
     let is_alone = |row: &&Held| row.holders.as_slice() == [largest.pid];
     let frees: u64 = here().filter(is_alone).map(|row| row.bytes).sum();
+    let frees = frees.min(volume.used_bytes);
     let is_process = matches!(largest.held_by, HeldBy::Descriptor | HeldBy::Mapping);
     let ended = snapshot.writers.iter().any(|row| row.pid == largest.pid && !row.alive);
     let database = protect::matching_rule(protect::DATABASES, &largest.comm).is_some();
