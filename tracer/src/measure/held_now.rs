@@ -149,21 +149,21 @@ mod tests {
         // Any volume that does not hang: the descriptor is looked at, whatever it is on.
         let dev = volumes.iter().find(|volume| !may_hang(&volume.fs_type)).unwrap().dev;
         let row = held(HeldBy::Descriptor, Some(fd), dev, ino, 1 << 20);
-        let look = |row: &Held| super::look(row, &volumes, &Changes::default());
-        assert_eq!(look(&row), Now::Holds(1 << 20));
+        let now = |row: &Held| look(row, &volumes, &Changes::default());
+        assert_eq!(now(&row), Now::Holds(1 << 20));
         file.set_len(300_000).unwrap();
-        let Now::Holds(left) = look(&row) else { panic!("it is held") };
+        let Now::Holds(left) = now(&row) else { panic!("it is held") };
         assert!((300_000..400_000).contains(&left), "{left}");
         let again = file.try_clone().unwrap();
         drop(file);
-        assert!(matches!(look(&row), Now::Holds(_)), "another descriptor leads to it");
+        assert!(matches!(now(&row), Now::Holds(_)), "another descriptor leads to it");
         let shared = Held { holders: vec![std::process::id(), 1], ..row.clone() };
         drop(again);
-        assert_eq!(look(&row), Now::Gone);
-        assert_eq!(look(&shared), Now::Elsewhere, "the other process may hold it");
+        assert_eq!(now(&row), Now::Gone);
+        assert_eq!(now(&shared), Now::Elsewhere, "the other process may hold it");
         let evicted = changed(dev, ino, 0, 1 << 20);
         let changes = Changes::of(&evicted, std::slice::from_ref(&shared));
-        assert_eq!(super::look(&shared, &volumes, &changes), Now::Gone, "all of it was freed");
+        assert_eq!(look(&shared, &volumes, &changes), Now::Gone, "all of it was freed");
     }
 
     #[test]
