@@ -5,8 +5,6 @@ use std::{fs, io};
 use tracer_common::ProcKey;
 use tracer_model::sanitize;
 
-use crate::process::threads;
-
 /// Nanoseconds per clock tick of /proc: `getconf CLK_TCK` is 100 on all of Linux's user-visible
 /// interfaces.
 pub const NS_PER_TICK: u64 = 10_000_000;
@@ -53,7 +51,7 @@ pub fn stat(pid: u32) -> Option<Stat> {
     if !(main.ended || main.exiting) || main.threads <= 1 {
         return Some(main);
     }
-    let others: Vec<Stat> = threads::live(pid).into_iter().map(|(_, stat)| stat).collect();
+    let others: Vec<Stat> = live_threads(pid).into_iter().map(|(_, stat)| stat).collect();
     Some(of_process(main, &others))
 }
 
@@ -62,8 +60,21 @@ pub(super) fn of_main_thread(pid: u32) -> Option<Stat> {
     parse(&fs::read(format!("/proc/{pid}/stat")).ok()?)
 }
 
+/// The threads of a process that have not exited, lowest number first.
+pub(super) fn live_threads(pid: u32) -> Vec<(u32, Stat)> {
+    let entries = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
+    let mut threads: Vec<(u32, Stat)> = entries
+        .filter_map(|entry| {
+            let tid: u32 = entry.file_name().to_str()?.parse().ok()?;
+            Some((tid, of_thread(pid, tid).filter(|thread| !thread.ended)?))
+        })
+        .collect();
+    threads.sort_unstable_by_key(|(tid, _)| *tid);
+    threads
+}
+
 /// One thread of a process.
-pub(super) fn of_thread(pid: u32, tid: u32) -> Option<Stat> {
+fn of_thread(pid: u32, tid: u32) -> Option<Stat> {
     parse(&fs::read(format!("/proc/{pid}/task/{tid}/stat")).ok()?)
 }
 

@@ -172,3 +172,26 @@ fn is_database(snapshot: &Snapshot, volume: &Volume, culprit: &Culprit) -> bool 
             .as_ref()
             .is_some_and(|group| has_database(snapshot, &volume.mount_point, group))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fixtures;
+
+    #[test]
+    fn no_more_is_freed_than_is_used() {
+        let mut snapshot = fixtures::busy();
+        let mut volume = snapshot.volumes[0].clone();
+        snapshot.held.truncate(1);
+        snapshot.held[0].comm = "reader".to_owned();
+        let held = snapshot.held[0].bytes;
+        let frees = |volume: &Volume| {
+            end_holder(&snapshot, volume, 0.0).map(|suggestion| suggestion.frees_bytes)
+        };
+        assert_eq!(frees(&volume), Some(held));
+        volume.used_bytes = held / 2;
+        assert_eq!(frees(&volume), Some(held / 2));
+        volume.used_bytes = 0;
+        assert_eq!(frees(&volume), None);
+    }
+}
