@@ -192,6 +192,29 @@ fn all_that_is_held_is_found_whatever_holds_it() -> Result {
     Ok(())
 }
 
+/// A process goes on while one of its threads runs, whichever: its files are read through that one.
+#[test]
+fn a_process_whose_main_thread_has_exited_is_the_holder() -> Result {
+    need_tracing!();
+    let volume = TestVolume::new("ext4", 64)?;
+    let path = volume.path().join("threaded");
+    let holder = Holder::by("thread", &path)?;
+    rustix::fs::syncfs(File::open(volume.path())?)?;
+    let of_command = held()?;
+    let of_snapshot = now()?.held;
+    for rows in [of_command, of_snapshot] {
+        let mine: Vec<&Held> =
+            rows.iter().filter(|row| Path::new(&row.volume) == volume.path()).collect();
+        let [row] = mine[..] else { anyhow::bail!("one file is held, not {mine:?}") };
+        ensure!((row.held_by, row.pid) == (HeldBy::Descriptor, holder.pid), "{row:?}");
+        ensure!(row.bytes == BYTES && row.holders == [holder.pid], "{row:?}");
+        ensure!(Path::new(&row.path) == path, "{row:?}");
+    }
+    let plan = plan(holder.pid)?;
+    ensure!(plan["frees_bytes"] == BYTES, "{plan}");
+    Ok(())
+}
+
 /// A descriptor that is under way in a socket which is itself under way is nobody's.
 #[test]
 fn a_file_whose_holder_cannot_be_known_is_counted() -> Result {

@@ -7,8 +7,9 @@ use std::time::Duration;
 use std::{env, fs, thread};
 
 use anyhow::{Context as _, ensure};
-use filltop_tests::{Filltop, TestVolume, fill, need_tracing, run_workload, workload};
+use filltop_tests::{Filltop, Measured, TestVolume, fill, need_tracing, run_workload, workload};
 use rustix::thread::{CpuSet, sched_setaffinity};
+use tracer_model::snapshot::{Hook, HookState};
 
 use crate::Result;
 
@@ -102,6 +103,10 @@ fn reading_the_maps_skips_no_kprobe() -> Result {
     fill(&volume.path().join("all"))?;
     let measured = filltop.stop()?;
     let counted = calls.counted()?;
+    if !iterates_over_maps(&measured) {
+        println!("SKIP reading_the_maps_skips_no_kprobe: {NO_ITERATOR}");
+        return Ok(());
+    }
     none_skips_kprobes(&counted)?;
     ensure!(counted.get(&ITER_CREATE).is_some_and(|count| *count > 3), "{counted:?}");
     let writer = measured.writers_of(truth.pid).next().context("no writer")?;
@@ -109,6 +114,14 @@ fn reading_the_maps_skips_no_kprobe() -> Result {
     let filler = measured.writers_of(std::process::id()).next().context("no filler")?;
     ensure!(filler.errors.enospc > 0, "{:?}", filler.errors);
     Ok(())
+}
+
+const NO_ITERATOR: &str = "this kernel permits no iterator over maps, so they are read by batches";
+
+/// Whether the kernel permits iterators over the elements of maps (`bpf_map_elem`).
+fn iterates_over_maps(measured: &Measured) -> bool {
+    let is_it = |hook: &&Hook| hook.name == "bpf_map_elem" && hook.state == HookState::Ok;
+    measured.snapshot.backend.hooks.iter().any(|hook| is_it(&hook))
 }
 
 /// Rows that filltop keeps in one interval (`MAX_PAIRS`).
@@ -171,7 +184,9 @@ fn a_folded_file_that_is_written_again_is_named() -> Result {
     }
     // Half of all rows were folded; which half is not known.
     ensure!(folded.iter().all(|n| *n > 5), "{folded:?} of the files written again were folded");
-    if let Some(calls) = calls {
+    if let Some(calls) = calls
+        && iterates_over_maps(&measured)
+    {
         let counted = calls.counted()?;
         none_skips_kprobes(&counted)?;
         ensure!(counted.get(&TEST_RUN).is_some_and(|count| *count > 0), "{counted:?}");

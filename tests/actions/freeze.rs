@@ -1,6 +1,7 @@
 //! A forking writer is frozen within a second, does not write another byte until `resume`, and then
 //! continues unharmed.
 
+use std::io::{BufRead as _, BufReader};
 use std::os::unix::process::CommandExt as _;
 use std::path::Path;
 use std::process::Stdio;
@@ -172,5 +173,35 @@ fn a_dry_run_goes_to_the_last_system_call_and_no_further() -> Result {
         resumes(volume.path(), SOON)?;
     }
     ensure!(bench.records().is_empty());
+    Ok(())
+}
+
+/// A process goes on while one of its threads runs, whichever: it is frozen, resumed and ended as any other.
+#[test]
+fn a_process_whose_main_thread_has_exited_is_stopped() -> Result {
+    need_root!();
+    let volume = TestVolume::new("ext4", 64)?;
+    let bench = Bench::new()?;
+    let path = volume.path().join("held");
+    let path = path.to_str().context("UTF-8")?;
+    let mut child = workload()
+        .args(["hold", path, "--by", "thread", "--bytes", "1048576"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .process_group(0)
+        .spawn()?;
+    let _leash = Leash(Pid::from_child(&child));
+    let pid = child.id();
+    let mut line = String::new();
+    BufReader::new(child.stdout.take().context("piped")?).read_line(&mut line)?;
+    ensure!(!line.is_empty(), "the workload has ended");
+    let done = bench.stop(&pid.to_string(), &["--how", "freeze"])?;
+    ensure!(done["halted"]["took_ms"].as_f64().is_some(), "{done}");
+    let plan = bench.command(&["stop", &pid.to_string(), "--json"]).output()?;
+    let plan: Value = serde_json::from_slice(&plan.stdout)?;
+    ensure!(plan["refused"][0].as_str().is_some_and(|reason| reason.contains("already")), "{plan}");
+    bench.resume(&pid.to_string())?;
+    bench.stop(&pid.to_string(), &["--how", "term"])?;
+    ensure!(!child.wait()?.success(), "it was not ended");
     Ok(())
 }

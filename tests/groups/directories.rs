@@ -82,3 +82,28 @@ fn the_directory_above_uploads_is_named() -> Result {
     ensure!(hot == [uploads.to_str().context("UTF-8")?], "{hot:?}");
     Ok(())
 }
+
+/// The layer of a container that has just been started: the directory of all layers says nothing.
+#[test]
+fn the_new_layer_of_a_container_is_named() -> Result {
+    need_tracing!();
+    let volume = TestVolume::new("ext4", 128)?;
+    let layers = volume.path().join("docker/overlay2");
+    fs::create_dir_all(&layers)?;
+    let filltop = Filltop::start(&[])?;
+    // It did not exist before.
+    thread::sleep(Duration::from_secs(1));
+    let layer = layers.join("d771c0ffee00000000000000000000000000000000000000000000000000aaaa");
+    fs::create_dir_all(layer.join("diff/tmp"))?;
+    for part in 0..8 {
+        fs::write(layer.join(format!("diff/tmp/part.{part}")), vec![7; 2 << 20])?;
+        thread::sleep(Duration::from_millis(150));
+    }
+    let measured = filltop.stop()?;
+    let mount = volume.path().to_str().context("UTF-8")?;
+    let rows = measured.snapshot.dirs.iter().filter(|row| row.volume == mount);
+    let hot: Vec<_> = rows.filter(|row| row.hot).map(|row| &row.path).collect();
+    let layer = layer.to_str().context("UTF-8")?;
+    ensure!(hot.len() == 1 && hot[0].starts_with(layer), "{hot:?}");
+    Ok(())
+}

@@ -28,7 +28,7 @@ use filltop_tests::{
 };
 use pty::Terminal;
 use rustix::process::Signal;
-use tracer_model::snapshot::{Held, Snapshot};
+use tracer_model::snapshot::{Held, Snapshot, State, Volume};
 use watch::{Watch, succeeded, utf8, value};
 use writer::{Job, Writer};
 
@@ -66,6 +66,35 @@ fn snapshot_prints_the_services_data_immediately() -> Result {
     Ok(())
 }
 
+/// The service judges each second; the last seconds as one were full if one of them was.
+#[test]
+fn a_volume_that_was_full_in_the_interval_was_full() -> Result {
+    need_tracing!();
+    let volume = TestVolume::new("ext4", 64)?;
+    let watch = Watch::start(&[])?;
+    let path = volume.path().join("all");
+    run_workload(workload().arg("fill").arg(&path).args(["--block", "1048576"]))?;
+    std::fs::remove_file(&path)?;
+    wait_until("it was seen full, and is calm again", Duration::from_secs(15), || {
+        let seen = of(&watch.snapshot("30s")?, volume.path())?.was_full;
+        Ok(seen && state(&watch.snapshot("100ms")?, volume.path())? == State::Calm)
+    })?;
+    let whole = watch.snapshot("30s")?;
+    ensure!(state(&whole, volume.path())? == State::Full, "{:?}", whole.volumes);
+    Ok(())
+}
+
+/// The state of a volume.
+fn state(snapshot: &Snapshot, volume: &Path) -> anyhow::Result<State> {
+    Ok(of(snapshot, volume)?.verdict.as_ref().context("no verdict")?.state)
+}
+
+/// The row of a volume.
+fn of<'s>(snapshot: &'s Snapshot, volume: &Path) -> anyhow::Result<&'s Volume> {
+    let row = snapshot.volumes.iter().find(|row| Path::new(&row.mount_point) == volume);
+    row.context("no such volume")
+}
+
 /// The series of a volume's written bytes.
 fn written_bytes_of(volume: &Path) -> anyhow::Result<String> {
     Ok(format!("filltop_volume_written_bytes_total{{volume=\"{}\"}}", utf8(volume)?))
@@ -88,6 +117,33 @@ fn held_is_answered_by_the_service() -> Result {
         .find(|row| row.path == path.to_string_lossy())
         .context("the deleted file is not listed")?;
     ensure!(row.pid == std::process::id() && row.bytes >= 5_000_000, "{row:?}");
+    Ok(())
+}
+
+/// The scan of all open files is repeated only every ten seconds.
+#[test]
+fn what_was_held_is_gone_as_soon_as_it_is_free() -> Result {
+    need_tracing!();
+    let volume = TestVolume::new("ext4", 64)?;
+    let watch = Watch::start(&[])?;
+    let path = volume.path().join("ghost");
+    let mut file = File::create(&path)?;
+    file.write_all(&vec![1; 20_000_000])?;
+    file.sync_all()?;
+    std::fs::remove_file(&path)?;
+    let held = || -> anyhow::Result<Option<u64>> {
+        Ok(of(&watch.snapshot("100ms")?, volume.path())?.held_bytes)
+    };
+    // Right after a scan.
+    wait_until("it is held", Duration::from_secs(20), || {
+        Ok(held()?.is_some_and(|bytes| bytes >= 20_000_000))
+    })?;
+    file.set_len(5_000_000)?;
+    wait_until("it is smaller", Duration::from_secs(4), || {
+        Ok(held()?.is_some_and(|bytes| bytes < 6_000_000))
+    })?;
+    drop(file);
+    wait_until("it is gone", Duration::from_secs(4), || Ok(held()? == Some(0)))?;
     Ok(())
 }
 

@@ -5,7 +5,8 @@ use std::io;
 use std::os::fd::AsRawFd as _;
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
-use std::ptr;
+use std::time::Duration;
+use std::{ptr, thread};
 
 use anyhow::ensure;
 use clap::{Args, ValueEnum};
@@ -31,6 +32,8 @@ enum By {
     Mapping,
     /// A descriptor in a message that waits in a socket of this process
     Socket,
+    /// Its descriptor, in a process whose main thread has exited
+    Thread,
 }
 
 /// Holds a file until a line comes on stdin.
@@ -58,14 +61,35 @@ pub fn run(hold: Hold, truth: &mut Truth) -> anyhow::Result<()> {
             ensure!(address != libc::MAP_FAILED, "mmap: {}", io::Error::last_os_error());
         }
         By::Socket => send(&sockets.0, file.as_raw_fd())?,
+        By::Thread => {}
     }
-    drop(file);
     if !named {
         fs::remove_file(&path)?;
     }
     truth.written.insert(path, written);
+    if by == By::Thread {
+        return without_main_thread(truth);
+    }
+    drop(file);
     print(truth)?;
     wait_for_line()
+}
+
+/// Ends the main thread; another one says so, and waits for a line on stdin.
+fn without_main_thread(truth: &Truth) -> anyhow::Result<()> {
+    let line = serde_json::to_string(truth)?;
+    let main = format!("/proc/self/task/{}/stat", std::process::id());
+    thread::spawn(move || {
+        while fs::read_to_string(&main).is_ok_and(|stat| !stat.contains(") Z ")) {
+            thread::sleep(Duration::from_millis(1));
+        }
+        println!("{line}");
+        let waited = wait_for_line();
+        std::process::exit(i32::from(waited.is_err()));
+    });
+    // SAFETY: ends this thread only; nothing on its stack is needed any more, and descriptors stay open.
+    unsafe { libc::syscall(libc::SYS_exit, 0) };
+    Ok(())
 }
 
 /// Sends a descriptor, which nobody receives (unix(7), `SCM_RIGHTS`).

@@ -9,6 +9,7 @@ use std::{fs, io};
 use rustix::fs::{Access, access};
 
 use crate::mounts::unescape;
+use crate::process::threads;
 
 /// The mount points of the cgroup hierarchies.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -82,7 +83,7 @@ impl Hierarchies {
     /// Returns the paths of a process's cgroups: in version 2, and in the freezer of version 1.
     #[must_use]
     pub fn of_process(pid: u32) -> (Option<String>, Option<String>) {
-        let text = fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap_or_default();
+        let text = read(pid).unwrap_or_default();
         let (mut v2, mut freezer) = (None, None);
         for line in text.lines() {
             let mut fields = line.splitn(3, ':');
@@ -153,6 +154,15 @@ impl Freezer {
             Self::V1(_) => read("freezer.state").trim() == "FROZEN",
         }
     }
+}
+
+/// Reads /proc/PID/cgroup. Version 1 shows a thread that has exited in the root: another one that runs
+/// is asked.
+///
+/// # Errors
+/// If the process does not exist.
+pub fn read(pid: u32) -> io::Result<String> {
+    fs::read_to_string(format!("/proc/{}/cgroup", threads::running(pid)))
 }
 
 /// Whether the file is writable. In a container the hierarchy is visible, but often read-only.

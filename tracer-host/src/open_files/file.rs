@@ -49,6 +49,11 @@ pub struct OpenFiles {
 }
 
 impl OpenFile {
+    /// The same file, held by this process: one of its threads was read.
+    pub(super) fn of(self, pid: u32) -> Self {
+        Self { pid, ..self }
+    }
+
     /// Returns the key that distinguishes it from other files of the same pass.
     #[must_use]
     pub const fn key(&self) -> (u32, u64, Option<u64>) {

@@ -16,7 +16,7 @@ use tracer_model::snapshot::HeldBy;
 
 use super::file::{OpenFile, OpenFiles};
 use super::mount_lookup::MountLookup;
-use crate::process::stat;
+use crate::process::{stat, threads};
 
 /// One mapping of a file.
 #[derive(Debug, PartialEq, Eq)]
@@ -95,20 +95,23 @@ pub(super) fn read_process(
     buffer: &mut Vec<u8>,
     found: &mut OpenFiles,
 ) {
-    if let Err(error) = read_maps(pid, buffer) {
-        if stat::is_denied(&error, pid) {
-            found.unreadable.insert(pid);
+    let tid = match read_maps(pid, buffer) {
+        Ok(tid) => tid,
+        Err(error) => {
+            if stat::is_denied(&error, pid) {
+                found.unreadable.insert(pid);
+            }
+            return;
         }
-        return;
-    }
+    };
     let mut seen = HashSet::new();
     let mut incomplete = false;
     for mapping in parse(buffer).filter(Mapping::may_be_relevant) {
         if !lookup.may_be_on_volume(mapping.dev) || !seen.insert((mapping.dev, mapping.ino)) {
             continue;
         }
-        match file(pid, &mapping, lookup) {
-            Ok(file) => found.files.extend(file),
+        match file(tid, &mapping, lookup) {
+            Ok(file) => found.files.extend(file.map(|file| file.of(pid))),
             // A file that has a name is open for writing at most, and does not hold anything.
             Err(_) => incomplete |= mapping.path.ends_with(DELETED),
         }
@@ -118,10 +121,21 @@ pub(super) fn read_process(
     }
 }
 
-/// Reads /proc/PID/maps.
-fn read_maps(pid: u32, buffer: &mut Vec<u8>) -> io::Result<()> {
-    buffer.clear();
-    File::open(format!("/proc/{pid}/maps"))?.read_to_end(buffer).map(drop)
+/// Reads /proc/PID/maps. Returns the thread that it was read through: another one if the main thread has
+/// exited.
+fn read_maps(pid: u32, buffer: &mut Vec<u8>) -> io::Result<u32> {
+    let mut read = |tid: u32| {
+        buffer.clear();
+        File::open(format!("/proc/{tid}/maps"))?.read_to_end(buffer)
+    };
+    match read(pid) {
+        Ok(1..) => Ok(pid),
+        // A kernel thread has none.
+        result => match threads::running(pid) {
+            tid if tid == pid => result.map(|_| pid),
+            tid => read(tid).map(|_| tid),
+        },
+    }
 }
 
 /// Returns the file of a mapping; `Ok(None)` if it is not relevant or no longer there.

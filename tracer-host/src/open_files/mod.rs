@@ -29,7 +29,7 @@ use tracer_model::snapshot::HeldBy;
 
 use self::mappings::MappingPaths;
 use self::mount_lookup::{FdStat, MountLookup};
-use crate::process::stat;
+use crate::process::{stat, threads};
 
 pub use self::file::{OpenFile, OpenFiles};
 
@@ -48,7 +48,7 @@ pub fn from_bpf(records: &[OpenFileRecord], lookup: &MountLookup) -> OpenFiles {
     let mut found = OpenFiles::default();
     let mut last = None;
     let mut paths = MappingPaths::default();
-    let mut mapped = HashSet::new();
+    let (mut mapped, mut through) = (HashSet::new(), Through::default());
     for record in records {
         if last != Some(record.pid) {
             last = Some(record.pid);
@@ -64,11 +64,13 @@ pub fn from_bpf(records: &[OpenFileRecord], lookup: &MountLookup) -> OpenFiles {
         }
         if record.overlay != 0 {
             if let Some(fd) = fd {
-                let name = CString::new(format!("/proc/{}/fd/{fd}", record.pid));
-                let read = |name: CString| read_descriptor(CWD, &name, record.pid, fd, lookup);
-                match name.map(read) {
-                    Ok(Ok(file)) => found.files.extend(file),
-                    Ok(Err(error)) if stat::is_denied(&error.into(), record.pid) => {
+                let read = |tid: u32| {
+                    let name = CString::new(format!("/proc/{tid}/fd/{fd}")).unwrap_or_default();
+                    read_descriptor(CWD, &name, tid, fd, lookup)
+                };
+                match through.read(record.pid, read) {
+                    Ok(file) => found.files.extend(file.map(|file| file.of(record.pid))),
+                    Err(error) if stat::is_denied(&error.into(), record.pid) => {
                         found.unreadable.insert(record.pid);
                     }
                     _ => {}
@@ -79,7 +81,8 @@ pub fn from_bpf(records: &[OpenFileRecord], lookup: &MountLookup) -> OpenFiles {
         let link = if is_mapping {
             paths.path(record.pid, record.start)
         } else {
-            match readlink(format!("/proc/{}/fd/{}", record.pid, record.fd), Vec::new()) {
+            let read = |tid| readlink(format!("/proc/{tid}/fd/{}", record.fd), Vec::new());
+            match through.read(record.pid, read) {
                 Ok(link) => PathBuf::from(OsString::from_vec(link.into_bytes())),
                 Err(Errno::NOENT | Errno::SRCH) => continue,
                 // Without the privilege to read it, the file is there nevertheless.
@@ -101,7 +104,47 @@ pub fn from_bpf(records: &[OpenFileRecord], lookup: &MountLookup) -> OpenFiles {
         });
     }
     found.sort();
+    // Without a main thread, the kernel visits the descriptors of each thread.
+    if through.has_others() {
+        found.files.dedup_by_key(|file| (file.pid, file.held_by, file.fd, file.key()));
+    }
     found
+}
+
+/// Through which thread each process is read, if its main thread has exited.
+#[derive(Default)]
+struct Through {
+    /// The last process without a main thread, and its thread.
+    last: Option<(u32, u32)>,
+}
+
+impl Through {
+    fn of(&self, pid: u32) -> u32 {
+        self.last.filter(|(last, _)| *last == pid).map_or(pid, |(_, tid)| tid)
+    }
+
+    const fn has_others(&self) -> bool {
+        self.last.is_some()
+    }
+
+    /// Reads something of a process, again through another thread if its main thread has exited.
+    fn read<T>(
+        &mut self,
+        pid: u32,
+        mut read: impl FnMut(u32) -> Result<T, Errno>,
+    ) -> Result<T, Errno> {
+        let known = self.of(pid);
+        match read(known) {
+            Err(error @ (Errno::NOENT | Errno::SRCH)) => match threads::running(pid) {
+                tid if tid == known => Err(error),
+                tid => {
+                    self.last = Some((pid, tid));
+                    read(tid)
+                }
+            },
+            result => result,
+        }
+    }
 }
 
 /// Reads /proc/PID/fd of all processes, including filltop itself.
@@ -153,8 +196,27 @@ fn of_all_processes(read: impl Fn(u32, &mut Vec<u8>, &mut OpenFiles) + Sync) -> 
 }
 
 fn read_process(pid: u32, lookup: &MountLookup, buffer: &mut Vec<u8>, found: &mut OpenFiles) {
+    let before = found.descriptors;
+    read_thread(pid, pid, lookup, buffer, found);
+    // Kernel threads have none, either.
+    if found.descriptors == before {
+        let tid = threads::running(pid);
+        if tid != pid {
+            read_thread(pid, tid, lookup, buffer, found);
+        }
+    }
+}
+
+/// Reads the descriptors of a process through one of its threads.
+fn read_thread(
+    pid: u32,
+    tid: u32,
+    lookup: &MountLookup,
+    buffer: &mut Vec<u8>,
+    found: &mut OpenFiles,
+) {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    let dir = match open(format!("/proc/{pid}/fd"), flags, Mode::empty()) {
+    let dir = match open(format!("/proc/{tid}/fd"), flags, Mode::empty()) {
         Ok(dir) => dir,
         Err(error) => {
             if stat::is_denied(&error.into(), pid) {
@@ -163,7 +225,7 @@ fn read_process(pid: u32, lookup: &MountLookup, buffer: &mut Vec<u8>, found: &mu
             return;
         }
     };
-    found.processes += 1;
+    found.processes += usize::from(tid == pid);
     // Names relative to the directory avoid a path lookup in /proc and its permission checks for
     // each entry.
     buffer.clear();
@@ -174,8 +236,8 @@ fn read_process(pid: u32, lookup: &MountLookup, buffer: &mut Vec<u8>, found: &mu
             continue;
         };
         found.descriptors += 1;
-        match read_descriptor(dir.as_fd(), name, pid, fd, lookup) {
-            Ok(file) => found.files.extend(file),
+        match read_descriptor(dir.as_fd(), name, tid, fd, lookup) {
+            Ok(file) => found.files.extend(file.map(|file| file.of(pid))),
             // The directory may be open to the user although the links in it are not.
             Err(error) if stat::is_denied(&error.into(), pid) => {
                 found.unreadable.insert(pid);

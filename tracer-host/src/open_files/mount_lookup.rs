@@ -15,7 +15,7 @@ use tracer_model::snapshot::HeldBy;
 
 use crate::mounts::{Mount, MountedVolume};
 use crate::process::descriptors::strip_deleted;
-use crate::process::stat;
+use crate::process::{stat, threads};
 use crate::{host_root, mounts};
 
 use super::file::OpenFile;
@@ -167,9 +167,15 @@ impl MountLookup {
         if file.pid == 0 || file.held_by == HeldBy::Socket {
             return Paths { host: link.to_path_buf(), in_container: None };
         }
+        let root_of = |pid: u32| fs::read_link(format!("/proc/{pid}/root")).ok();
+        let (mut pid, mut root) = (file.pid, root_of(file.pid));
+        if root.is_none() {
+            pid = threads::running(pid);
+            root = root_of(pid);
+        }
         let found = match file.fd {
-            Some(fd) => self.mount_of_fd(file.pid, fd),
-            None => self.mount_of_path(file.pid, link),
+            Some(fd) => self.mount_of_fd(pid, fd),
+            None => self.mount_of_path(pid, link),
         };
         let found = found.filter(|found| found.dev == file.dev);
         let host = found.and_then(|found| {
@@ -177,7 +183,6 @@ impl MountLookup {
             Some(joined(found.host.as_deref()?, rest))
         });
         let host = host.unwrap_or_else(|| link.to_path_buf());
-        let root = fs::read_link(format!("/proc/{}/root", file.pid)).ok();
         let seen = root
             .and_then(|root| Some(joined(Path::new("/"), link.strip_prefix(root).ok()?)))
             .unwrap_or_else(|| link.to_path_buf());

@@ -6,6 +6,8 @@ use std::path::{Path, PathBuf};
 
 use tracer_common::FileKey;
 
+use crate::process::threads;
+
 /// Finds the path of a file through an open descriptor of `pid`, for a name that the eBPF side
 /// could not send: the ring buffer was full, or the path is very deep.
 #[must_use]
@@ -33,8 +35,12 @@ pub fn fd_path(pid: u32, file: &FileKey) -> Option<PathBuf> {
 
 fn in_proc(pid: u32, wanted: impl Fn(u64) -> bool) -> impl Iterator<Item = (u64, PathBuf)> {
     use std::os::unix::fs::MetadataExt as _;
-    let entries = std::fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten().flatten();
-    entries.filter_map(move |entry| {
+    let entries = |tid: u32| std::fs::read_dir(format!("/proc/{tid}/fd")).into_iter().flatten();
+    let mut found = entries(pid).flatten().peekable();
+    if found.peek().is_none() {
+        found = entries(threads::running(pid)).flatten().peekable();
+    }
+    found.filter_map(move |entry| {
         let ino = std::fs::metadata(entry.path()).ok()?.ino();
         wanted(ino).then(|| (ino, entry.path()))
     })

@@ -5,3 +5,4 @@ pub mod fork_events;
 pub mod pidfd;
 pub mod stat;
 pub mod status;
+pub mod threads;

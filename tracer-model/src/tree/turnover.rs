@@ -12,6 +12,11 @@ use super::{Traffic, Tree};
 const MEMORY_S: f64 = 600.0;
 /// A directory that appeared while the volume was watched passes for this long, seconds.
 const YOUNG_S: f64 = 60.0;
+/// One that no other appeared beside passes for this long, seconds: uploads of a few seconds are not named.
+const ALONE_S: f64 = 10.0;
+/// A directory that has lasted for this many times as long as the longest of those that have ended beside it
+/// is not one of them.
+const OUTLASTS: f64 = 3.0;
 /// Share of a volume's traffic from which a directory is remembered; far below the share that makes
 /// one hot.
 const LEAST_SHARE: f64 = 0.02;
@@ -62,8 +67,8 @@ struct Arrivals {
     count: usize,
     first_s: f64,
     last_s: f64,
-    /// Whether one of them no longer receives traffic.
-    has_ended: bool,
+    /// How long the longest of those lasted that receive no traffic any more, seconds; `None` if all do.
+    ended_after_s: Option<f64>,
     /// Traffic of all of them, bytes.
     heat: u64,
 }
@@ -163,12 +168,25 @@ impl Turnover {
     fn passes(&self, path: &[u8], now_s: f64, arrivals: &HashMap<&[u8], Arrivals>) -> bool {
         let Some(known) = self.known.get(path) else { return false };
         let Some(appeared_s) = known.appeared_s else { return false };
-        let is_young = now_s - appeared_s < YOUNG_S;
+        let age_s = now_s - appeared_s;
+        let above = parent(path);
+        let beside = arrivals.get(above);
+        let stays = match beside {
+            Some(Arrivals { count: 2.., ended_after_s: Some(longest_s), .. }) => {
+                age_s >= (OUTLASTS * longest_s).max(ALONE_S)
+            }
+            // Which of them go on, nobody can tell yet.
+            Some(Arrivals { count: 2.., .. }) => false,
+            _ => age_s >= ALONE_S,
+        };
+        if stays {
+            return false;
+        }
+        let is_young = age_s < YOUNG_S;
         if is_young && self.is_new(appeared_s) {
             return true;
         }
-        let above = parent(path);
-        let siblings = arrivals.get(above).map_or(0, |arrivals| arrivals.heat);
+        let siblings = beside.map_or(0, |arrivals| arrivals.heat);
         let is_dominant = known.heat as f64 >= DOMINANT_SHARE * siblings as f64;
         (is_young || !is_dominant) && self.has_turnover(above, now_s, arrivals)
     }
@@ -181,7 +199,7 @@ impl Turnover {
         seen.count >= least
             && seen.last_s - seen.first_s >= SPREAD_S
             && self.is_new(seen.last_s)
-            && (seen.has_ended || (!is_root && now_s - seen.last_s < YOUNG_S))
+            && (seen.ended_after_s.is_some() || (!is_root && now_s - seen.last_s < YOUNG_S))
     }
 
     /// Whether something appeared while the volume was watched.
@@ -197,13 +215,22 @@ impl Turnover {
             if now_s - time_s >= MEMORY_S {
                 continue;
             }
-            let none =
-                Arrivals { count: 0, first_s: time_s, last_s: time_s, has_ended: false, heat: 0 };
+            let none = Arrivals {
+                count: 0,
+                first_s: time_s,
+                last_s: time_s,
+                ended_after_s: None,
+                heat: 0,
+            };
             let arrivals = all.entry(parent(path)).or_insert(none);
             arrivals.count += 1;
             arrivals.first_s = arrivals.first_s.min(time_s);
             arrivals.last_s = arrivals.last_s.max(time_s);
-            arrivals.has_ended |= known.last_s < now_s;
+            if known.last_s < now_s {
+                let lasted_s = known.last_s - time_s;
+                let longest_s = arrivals.ended_after_s.map_or(lasted_s, |it| it.max(lasted_s));
+                arrivals.ended_after_s = Some(longest_s);
+            }
             arrivals.heat = arrivals.heat.saturating_add(known.heat);
         }
         all
@@ -275,9 +302,8 @@ mod tests {
                 named.push(watch.second(&[(&path, 100), ("log", 5)], birth));
             }
             named.dedup();
-            // One that lasts for longer than a directory counts as young is named once, as nothing
-            // tells it from a directory that stays.
-            let first = if length > 60 { 3 } else { 1 };
+            // The first one is named if it lasts, as nothing tells it from a directory that stays.
+            let first = if length > 10 { 3 } else { 1 };
             assert_eq!(named.len(), first, "{length}: {named:?}");
             assert_eq!(named.last().unwrap(), "staging/uploads", "{length}");
         }
@@ -347,7 +373,7 @@ mod tests {
     }
 
     #[test]
-    fn a_new_directory_that_stays_is_named_after_a_minute() {
+    fn a_new_directory_that_stays_is_named_soon() {
         let mut watch = Watch::new();
         let birth = |path: &str| match path {
             "srv/dump" | "srv/dump/x" | "srv/dump/y" => Birth::At(1_010.0),
@@ -358,6 +384,8 @@ mod tests {
             let path = if second < 10 { "srv/log" } else { "srv/dump" };
             named.push(watch.second(&[(path, 100)], birth));
         }
+        let above = named.iter().filter(|named| *named == "srv").count();
+        assert!(above < 11, "{above} s");
         named.dedup();
         assert_eq!(named, ["srv/log", "srv", "srv/dump"]);
         // The root is no useful level because one directory in it is new.
@@ -366,6 +394,60 @@ mod tests {
             let hot = watch.second(&[("queue", 100)], |_| Birth::At(1_000.5 + f64::from(second)));
             assert_eq!(hot, "queue");
         }
+    }
+
+    /// A container's layer: an earlier container has ended, and the engine prepared the layer beside it.
+    #[test]
+    fn a_new_directory_that_outlasts_those_beside_it_is_named() {
+        let mut watch = Watch::new();
+        let born = |path: &str| match path.split('/').nth(1) {
+            Some("first") => Birth::At(1_001.0),
+            Some("second-init") => Birth::At(1_030.0),
+            Some("second") => Birth::At(1_030.5),
+            _ => old(path),
+        };
+        let mut named: Vec<String> = Vec::new();
+        for second in 0..70 {
+            let path = match second {
+                ..2 => "log",
+                2..6 => "layers/first/diff/tmp",
+                6..30 => "log",
+                30 => "layers/second-init/etc",
+                _ => "layers/second/diff/tmp",
+            };
+            named.push(watch.second(&[(path, 100)], born));
+        }
+        let last = named[31..].iter().position(|named| named == "layers/second/diff/tmp");
+        assert!(last.is_some_and(|second| second <= 15), "{named:?}");
+        assert!(named[50..].iter().all(|named| named == "layers/second/diff/tmp"), "{named:?}");
+    }
+
+    #[test]
+    fn dates_are_not_named_by_the_second() {
+        // Since 12:29:50; the hour has existed for long.
+        let (began_s, hour_s) = (1_000.0, 1_000.0 - 29.0 * 60.0 - 50.0);
+        let mut watch = Watch::new();
+        let mut named: Vec<String> = Vec::new();
+        for second in 0..2_400_u32 {
+            let of_hour = 29 * 60 + 50 + second;
+            let (hour, minute) = (12 + of_hour / 3600, of_hour / 60 % 60);
+            let path = format!("inbox/{hour}/{minute:02}/{:02}", of_hour % 60);
+            let born = |asked: &str| match asked.split('/').count() {
+                1 => old(asked),
+                2 => Birth::At(hour_s + f64::from(hour - 12) * 3600.0),
+                3 => Birth::At(hour_s + f64::from(of_hour / 60) * 60.0),
+                _ => Birth::At(began_s + f64::from(second)),
+            };
+            named.push(watch.second(&[(&path, 100), ("log", 5)], born));
+        }
+        // Never a second, and a minute only while it is the first that is seen, or the first of an hour.
+        let minutes: HashSet<String> =
+            named.iter().filter(|named| named.split('/').count() > 2).cloned().collect();
+        named.dedup();
+        assert!(minutes.len() <= 3, "{named:?}");
+        assert!(minutes.iter().all(|named| named.split('/').count() == 3), "{named:?}");
+        assert!(named.len() <= 7, "{named:?}");
+        assert_eq!(named.last().unwrap(), "inbox/13", "{named:?}");
     }
 
     #[test]

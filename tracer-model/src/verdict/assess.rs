@@ -159,18 +159,23 @@ pub(super) fn assess(
         why_no_suggestion: None,
         summary: String::new(),
     };
-    verdict.reclaim = reclaim::of(snapshot, volume, &verdict);
-    match suggestion::next_step(snapshot, volume, &verdict) {
+    conclude(snapshot, volume, &mut verdict);
+    Assessment { verdict, writers, directories }
+}
+
+/// Adds what can be freed, the next step, and the sentence to a verdict.
+pub(super) fn conclude(snapshot: &Snapshot, volume: &Volume, verdict: &mut Verdict) {
+    verdict.reclaim = reclaim::of(snapshot, volume, verdict);
+    match suggestion::next_step(snapshot, volume, verdict) {
         Ok(next) => verdict.suggestion = Some(next),
         Err(why) => {
             verdict.no_suggestion = Some(why);
             if why != NoSuggestion::NotNeeded {
-                verdict.why_no_suggestion = Some(text::why_no_suggestion(why, &verdict));
+                verdict.why_no_suggestion = Some(text::why_no_suggestion(why, verdict));
             }
         }
     }
-    verdict.summary = text::summary(volume, &verdict);
-    Assessment { verdict, writers, directories }
+    verdict.summary = text::summary(volume, verdict);
 }
 
 /// Whether so much is unexplained that no visible process may be blamed.

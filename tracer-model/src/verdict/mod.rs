@@ -10,6 +10,7 @@ mod directory;
 mod engine;
 mod ledger;
 mod limits;
+mod over;
 mod protected;
 mod reclaim;
 mod suggestion;
@@ -17,4 +18,5 @@ pub(crate) mod text;
 
 pub use engine::{Conclusion, Engine};
 pub use ledger::{GroupKey, group_key};
+pub(crate) use over::over_both;
 pub(crate) use suggestion::{SIGNIFICANT_HELD_SHARE, end_holder, for_culprit};

@@ -44,7 +44,7 @@ fn held(snapshot: &Snapshot, volume: &Volume) -> Vec<Reclaim> {
         .iter()
         .filter(|row| row.held_by != HeldBy::Unknown)
         .take(MAX_HELD)
-        .map(|row| held_row(snapshot, row))
+        .map(|row| held_row(snapshot, volume, row))
         .collect();
     let unknown = volume.held_unknown_bytes.filter(|bytes| is_worth(volume, *bytes));
     known
@@ -62,7 +62,7 @@ fn held(snapshot: &Snapshot, volume: &Volume) -> Vec<Reclaim> {
         .collect()
 }
 
-fn held_row(snapshot: &Snapshot, row: &Held) -> Reclaim {
+fn held_row(snapshot: &Snapshot, volume: &Volume, row: &Held) -> Reclaim {
     let path = display(&row.path);
     let holder = text::process(&row.comm, row.pid);
     let (how, command) = match row.held_by {
@@ -78,7 +78,7 @@ fn held_row(snapshot: &Snapshot, row: &Held) -> Reclaim {
     };
     Reclaim {
         what: format!("deleted file {path}, held by {holder}"),
-        bytes: Some(row.bytes),
+        bytes: Some(row.bytes.min(volume.used_bytes)),
         how,
         command,
         safety: Safety::Check,

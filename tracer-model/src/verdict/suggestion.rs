@@ -124,6 +124,7 @@ pub(crate) fn end_holder(
     let largest = here().max_by_key(|row| row.bytes)?;
     let is_alone = |row: &&Held| row.holders.as_slice() == [largest.pid];
     let frees: u64 = here().filter(is_alone).map(|row| row.bytes).sum();
+    let frees = frees.min(volume.used_bytes);
     let is_process = matches!(largest.held_by, HeldBy::Descriptor | HeldBy::Mapping);
     let ended = snapshot.writers.iter().any(|row| row.pid == largest.pid && !row.alive);
     let database = protect::matching_rule(protect::DATABASES, &largest.comm).is_some();
@@ -170,4 +171,27 @@ fn is_database(snapshot: &Snapshot, volume: &Volume, culprit: &Culprit) -> bool 
             .group
             .as_ref()
             .is_some_and(|group| has_database(snapshot, &volume.mount_point, group))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fixtures;
+
+    #[test]
+    fn no_more_is_freed_than_is_used() {
+        let mut snapshot = fixtures::busy();
+        let mut volume = snapshot.volumes[0].clone();
+        snapshot.held.truncate(1);
+        snapshot.held[0].comm = "reader".to_owned();
+        let held = snapshot.held[0].bytes;
+        let frees = |volume: &Volume| {
+            end_holder(&snapshot, volume, 0.0).map(|suggestion| suggestion.frees_bytes)
+        };
+        assert_eq!(frees(&volume), Some(held));
+        volume.used_bytes = held / 2;
+        assert_eq!(frees(&volume), Some(held / 2));
+        volume.used_bytes = 0;
+        assert_eq!(frees(&volume), None);
+    }
 }

@@ -215,6 +215,7 @@ mod tests {
                     session: *session,
                     tty: 0,
                     kernel_thread: false,
+                    threads: 1,
                     start_ticks: u64::from(*pid) * 10,
                     start_stack: 0,
                 };

@@ -12,7 +12,7 @@ use rustix::fs::{Access, access};
 
 use super::record;
 use crate::attribute::groups::cgroup_path::{CgroupOwner, classify, directory, most_specific};
-use tracer_host::cgroup::Hierarchies;
+use tracer_host::cgroup::{self, Hierarchies};
 use tracer_host::host_root;
 use tracer_host::process::pidfd::ProcessId;
 
@@ -40,7 +40,7 @@ pub(crate) const REFUSAL: &str = "filltop runs in a container and the target doe
 #[must_use]
 pub(crate) fn of(members: &[ProcessId], hierarchies: &Hierarchies) -> ResumeGuarantee {
     let own = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
-    let of = |member: &ProcessId| fs::read_to_string(format!("/proc/{}/cgroup", member.pid)).ok();
+    let of = |member: &ProcessId| cgroup::read(member.pid).ok();
     if !members.iter().filter_map(of).any(|theirs| is_outside(&own, &theirs)) {
         return ResumeGuarantee::Supervisor;
     }

@@ -7,6 +7,7 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::MetadataExt as _;
 
 use anyhow::{Context as _, bail, ensure};
+use tracer_host::process::threads;
 use tracer_model::action::facts;
 use tracer_model::sanitize;
 
@@ -17,7 +18,7 @@ use tracer_model::sanitize;
 /// If the descriptor is another file by now, if the file has a name, and system errors.
 pub(crate) fn truncate(file: &facts::File, dry: bool) -> anyhow::Result<u64> {
     let fd = file.fd.context("no descriptor leads to the file")?;
-    let link = format!("/proc/{}/fd/{fd}", file.pid);
+    let link = format!("/proc/{}/fd/{fd}", threads::running(file.pid));
     let target = std::fs::read_link(&link).with_context(|| format!("{link} has been closed"))?;
     let path = tracer_host::process::descriptors::strip_deleted(&target);
     // Without the suffix, the file was removed from a lower layer without the overlay's knowledge:

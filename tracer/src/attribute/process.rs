@@ -8,6 +8,7 @@ use tracer_common::records::CMDLINE_MAX;
 use tracer_common::{FileKey, ProcKey, ProcRecord};
 use tracer_host::process::stat::{NS_PER_TICK, is_same_process, stat};
 use tracer_host::process::status::Status;
+use tracer_host::process::threads;
 use tracer_model::sanitize;
 use tracer_model::snapshot::Parent;
 
@@ -206,7 +207,7 @@ fn from_proc(proc: &ProcKey) -> Process {
         is_described: name.is_ok(),
         comm: name.map_or_else(|_| String::new(), |bytes| comm(&bytes)),
         exe: None,
-        exe_path: fs::read_link(format!("/proc/{pid}/exe"))
+        exe_path: fs::read_link(format!("/proc/{}/exe", threads::running(pid)))
             .ok()
             .map(|path| sanitize::lossless_path(&path)),
         cmdline: proc_cmdline(pid),
@@ -223,7 +224,7 @@ fn from_proc(proc: &ProcKey) -> Process {
 }
 
 pub(crate) fn proc_cmdline(pid: u32) -> Option<String> {
-    let mut bytes = fs::read(format!("/proc/{pid}/cmdline")).ok()?;
+    let mut bytes = fs::read(format!("/proc/{}/cmdline", threads::running(pid))).ok()?;
     bytes.truncate(MAX_CMDLINE);
     cmdline(&bytes)
 }

@@ -9,6 +9,7 @@ use tracer_model::sanitize;
 use tracer_model::sanitize::lossless_path;
 use tracer_model::snapshot::{Group, Held, HeldBy, HeldKind};
 
+use super::held_now::Now;
 use super::open_files::OpenFileScan;
 use crate::attribute::groups::Groups;
 use tracer_host::mounts::MountedVolume;
@@ -31,6 +32,9 @@ pub struct DeletedFiles {
     unknown_holder: HashMap<u32, u64>,
 }
 
+/// Maximum number of files that are looked at between two scans.
+const MAX_RECHECKED: usize = 64;
+
 /// Name of the holder of a file whose holder is unknown.
 const NOBODY: &str = "?";
 
@@ -46,6 +50,35 @@ impl DeletedFiles {
     #[must_use]
     pub fn unknown_holder_bytes_on(&self, dev: u32) -> Option<u64> {
         self.unknown_holder.get(&dev).copied()
+    }
+
+    /// Looks at the largest files again: those that are held no longer are removed, and those that were
+    /// truncated shrink. Returns whether something has changed hands, so that only a scan can tell.
+    pub(super) fn recheck(&mut self, mut look: impl FnMut(&Held) -> Now) -> bool {
+        let mut needs_scan = false;
+        let mut at = 0;
+        self.files.retain_mut(|file| {
+            at += 1;
+            if at > MAX_RECHECKED {
+                return true;
+            }
+            let before = file.bytes;
+            let now = look(file);
+            match now {
+                Now::Holds(bytes) => file.bytes = bytes,
+                Now::Elsewhere => {}
+                Now::Gone => file.bytes = 0,
+            }
+            needs_scan |= now == Now::Elsewhere;
+            if file.held_by == HeldBy::Unknown
+                && let Some(sum) = file.dev.and_then(|dev| self.unknown_holder.get_mut(&dev))
+            {
+                *sum = sum.saturating_sub(before - file.bytes);
+            }
+            now != Now::Gone
+        });
+        self.files.sort_by_key(|file| std::cmp::Reverse(file.bytes));
+        needs_scan
     }
 
     /// Whether files of some volume may be missing.
@@ -167,6 +200,42 @@ mod tests {
     use super::*;
     use crate::measure::open_files::{ScanInput, scan};
     use tracer_host::mounts;
+
+    #[test]
+    fn what_is_held_no_longer_is_removed_without_a_scan() {
+        let row = |ino: u64, held_by: HeldBy| Held {
+            held_by,
+            pid: 7,
+            comm: "x".to_owned(),
+            fd: None,
+            path: format!("/{ino}"),
+            path_in_container: None,
+            group: None,
+            volume: "/".to_owned(),
+            bytes: 100,
+            growing: false,
+            kind: HeldKind::Deleted,
+            holders: Vec::new(),
+            dev: Some(8),
+            ino: Some(ino),
+        };
+        let by = [HeldBy::Descriptor, HeldBy::Unknown, HeldBy::Unknown, HeldBy::Mapping];
+        let mut held = DeletedFiles {
+            files: (1..).zip(by).map(|(ino, by)| row(ino, by)).collect(),
+            known: HashSet::from([8]),
+            unknown_holder: HashMap::from([(8, 200)]),
+            ..DeletedFiles::default()
+        };
+        let needs_scan = held.recheck(|file| match file.ino {
+            Some(1 | 2) => Now::Gone,
+            Some(3) => Now::Holds(40),
+            _ => Now::Elsewhere,
+        });
+        let left: Vec<_> = held.files.iter().map(|file| (file.ino, file.bytes)).collect();
+        assert_eq!(left, [(Some(4), 100), (Some(3), 40)]);
+        assert_eq!((held.bytes_on(8), held.unknown_holder_bytes_on(8)), (Some(140), Some(40)));
+        assert!(needs_scan);
+    }
 
     #[test]
     fn a_deleted_file_is_found_with_its_holder_and_exact_size() {

@@ -9,6 +9,7 @@ mod directories;
 mod failures;
 mod forecast_feed;
 mod groups;
+mod held_now;
 mod hidden_volumes;
 mod inner_limits;
 mod interval;

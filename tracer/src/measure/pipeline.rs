@@ -293,7 +293,7 @@ impl Pipeline {
     }
 
     fn scan_open_files(&mut self, purpose: Purpose) {
-        let Self { sources, volumes, open_files, attribution, .. } = self;
+        let Self { sources, volumes, open_files, attribution, interval, .. } = self;
         let Attribution { groups, names, .. } = attribution;
         let mounted = volumes.mounted();
         let mut path = |file: &FileKey| {
@@ -301,6 +301,7 @@ impl Pipeline {
             let volume = mounted.iter().find(|volume| volume.dev == file.dev)?;
             volume.host_path(&found.path)
         };
-        open_files.refresh(purpose, &mut sources.tracer, mounted, groups, &mut path);
+        let counts = &interval.counts;
+        open_files.refresh(purpose, &mut sources.tracer, mounted, groups, &mut path, counts);
     }
 }

@@ -80,7 +80,8 @@ fn volume_row(
         reserved_bytes: now.reserved,
         inodes_total: now.inodes_total,
         inodes_free: now.inodes_free,
-        held_bytes: context.held.bytes_on(volume.dev),
+        // The blocks of compressed files may be more than what they take.
+        held_bytes: context.held.bytes_on(volume.dev).map(|bytes| bytes.min(now.used)),
         written_bytes: sum.written,
         allocated_bytes: space_known.then_some(sum.allocated),
         freed_bytes: space_known.then_some(sum.freed),
@@ -109,7 +110,10 @@ fn volume_row(
         verdict: None,
         btrfs: state.btrfs,
         quotas: state.quotas.clone(),
-        held_unknown_bytes: context.held.unknown_holder_bytes_on(volume.dev),
+        held_unknown_bytes: context
+            .held
+            .unknown_holder_bytes_on(volume.dev)
+            .map(|bytes| bytes.min(now.used)),
         inodes_delta: state.inodes_delta(),
         was_full: state.was_full,
         served_by: state.served_by.clone(),

@@ -7,8 +7,10 @@ use tracer_model::snapshot::Resident;
 use tracer_model::snapshot::Suspect;
 
 use super::deleted_files::DeletedFiles;
+use super::held_now::Changes;
+use super::interval::IntervalCounts;
 use super::open_files::{NameLookup, ScanInput, scan};
-use super::{colocated, deleted_files, suspects};
+use super::{colocated, deleted_files, held_now, suspects};
 use crate::attribute::groups::Groups;
 use tracer_host::clock;
 use tracer_host::mounts::MountedVolume;
@@ -50,7 +52,7 @@ pub(super) enum Purpose {
 }
 
 impl Scans {
-    /// Scans all open files, unless the last scan will do.
+    /// Scans all open files, unless the last scan will do. `counts` are those of the interval that ends.
     pub(super) fn refresh(
         &mut self,
         purpose: Purpose,
@@ -58,6 +60,7 @@ impl Scans {
         volumes: &[MountedVolume],
         groups: &mut Groups,
         names: NameLookup<'_>,
+        counts: &IntervalCounts,
     ) {
         let pause = if purpose == Purpose::Periodic { MIN_PAUSE } else { MIN_PAUSE_URGENT };
         let is_recent =
@@ -67,7 +70,7 @@ impl Scans {
             Purpose::Suspects => is_recent && self.has_mappings,
             Purpose::Fresh => false,
         };
-        if will_do {
+        if will_do && !self.is_outdated(volumes, counts, pause) {
             return;
         }
         let began = clock::instant();
@@ -89,6 +92,19 @@ impl Scans {
         self.has_mappings = found.has_mappings;
         self.scanned_at = Some(clock::instant());
         self.took = began.elapsed();
+    }
+
+    /// Removes what is held no longer from the last scan's result. Returns whether a scan is needed to tell
+    /// what is held, and may be repeated already.
+    fn is_outdated(
+        &mut self,
+        volumes: &[MountedVolume],
+        counts: &IntervalCounts,
+        pause: u32,
+    ) -> bool {
+        let changes = Changes::of(counts, &self.deleted.files);
+        let needs_scan = self.deleted.recheck(|file| held_now::look(file, volumes, &changes));
+        needs_scan && self.scanned_at.is_none_or(|at| at.elapsed() >= self.took * pause)
     }
 
     /// Files without a name that still take space.

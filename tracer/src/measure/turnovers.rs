@@ -59,6 +59,9 @@ fn birth(volume: &MountedVolume, path: &[u8], now_s: f64) -> Birth {
     if volume.hidden_by(&path).is_some() {
         return Birth::Unknown;
     }
+    if is_of_container(&path) {
+        return Birth::At(f64::NEG_INFINITY);
+    }
     let mut found = below(&volume.primary().mount_point);
     let is_nowhere = |error: &io::Error| error.kind() == io::ErrorKind::NotFound;
     if volume.mounts.len() > 1 && found.as_ref().is_err_and(is_nowhere) {
@@ -71,5 +74,35 @@ fn birth(volume: &MountedVolume, path: &[u8], now_s: f64) -> Birth {
         }),
         Err(error) if is_nowhere(&error) => Birth::Gone,
         Err(_) => Birth::Unknown,
+    }
+}
+
+/// Whether it is the directory of one container or layer, which docker and podman name by an id. It is the
+/// useful level however new it is: others beside it are other containers'.
+fn is_of_container(path: &Path) -> bool {
+    let name = |path: &Path| path.file_name().and_then(OsStr::to_str).map(str::to_owned);
+    let is_id = name(path).is_some_and(|name| {
+        name.len() == 64 && name.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
+    });
+    let above = path.parent().and_then(name);
+    let is_store = |name: &str| matches!(name, "overlay2" | "overlay" | "containers");
+    is_id && above.is_some_and(|above| is_store(&above))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_directory_of_a_container_is_known_by_its_id() {
+        let id = "d771c0ffee00000000000000000000000000000000000000000000000000aaaa";
+        let is = |path: String| is_of_container(Path::new(&path));
+        assert!(is(format!("/var/lib/docker/overlay2/{id}")));
+        assert!(is(format!("/var/lib/docker/containers/{id}")));
+        assert!(is(format!("/var/lib/containers/storage/overlay/{id}")));
+        assert!(!is(format!("/var/lib/docker/overlay2/{id}/diff")));
+        assert!(!is(format!("/var/lib/docker/overlay2/{id}-init")));
+        assert!(!is("/var/lib/docker/overlay2/l".to_owned()));
+        assert!(!is(format!("/srv/.minio.sys/multipart/{id}")), "an upload");
     }
 }

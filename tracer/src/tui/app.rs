@@ -169,14 +169,23 @@ impl App {
         self.shown = match self.state.window {
             Window::Last if self.at.is_none() => self.live.clone(),
             Window::Last => self.history.at(end).cloned(),
-            Window::Start if self.at.is_none() => self.since_start.clone().map(Arc::new),
+            Window::Start if self.at.is_none() => self.since_start.clone().map(|mut sum| {
+                merge::set_verdicts(&mut sum, &newest);
+                Arc::new(sum)
+            }),
             window => {
                 let from = window.seconds().map(|seconds| merge::seconds_before(end, seconds));
                 let inside =
                     |snapshot: &&Arc<Snapshot>| from.is_none_or(|from| snapshot.taken_at > from);
                 let mut parts: Vec<_> = self.history.until(end).take_while(inside).collect();
                 parts.reverse();
-                merge::merge(parts.into_iter().map(|part| &**part)).map(Arc::new)
+                let last = parts.last().map(|part| Arc::clone(part));
+                let mut sum = merge::merge(parts.into_iter().map(|part| &**part));
+                // Rates are those of the window; what is concluded is what is so at its end.
+                if let (Some(sum), Some(last)) = (&mut sum, last) {
+                    merge::set_verdicts(sum, &last);
+                }
+                sum.map(Arc::new)
             }
         };
         let Some(shown) = self.shown.clone() else { return };

@@ -4,7 +4,8 @@ mod rows;
 
 use std::collections::HashMap;
 
-use crate::snapshot::{PathRow, Snapshot, Volume, Writer, share_base, space_is_late};
+use crate::snapshot::{PathRow, Snapshot, Verdict, Volume, Writer, share_base, space_is_late};
+use crate::verdict::over_both;
 use jiff::Timestamp;
 
 use self::rows::{
@@ -72,6 +73,11 @@ pub fn add(sum: &mut Snapshot, next: &Snapshot) {
         |earlier, later| group(earlier, later, lengths),
     );
 
+    let verdicts: HashMap<String, Verdict> = std::mem::take(&mut sum.volumes)
+        .into_iter()
+        .filter_map(|volume| Some((volume.mount_point, volume.verdict?)))
+        .collect();
+
     writers.sort_by(|a, b| b.growth_bytes_per_s.total_cmp(&a.growth_bytes_per_s));
     dirs.sort_by(|a, b| b.inflow_bytes_per_s.total_cmp(&a.inflow_bytes_per_s));
     paths.sort_by(PathRow::by_growth);
@@ -94,6 +100,33 @@ pub fn add(sum: &mut Snapshot, next: &Snapshot) {
     };
     truncate_tables(sum);
     update_shares(sum);
+    update_verdicts(sum, &verdicts);
+}
+
+/// Adds what `before` concludes of the intervals before the last one, by mount point: a volume that was
+/// full in one of them was full.
+fn update_verdicts(snapshot: &mut Snapshot, before: &HashMap<String, Verdict>) {
+    let changed: Vec<Option<Verdict>> = snapshot
+        .volumes
+        .iter()
+        .map(|volume| over_both(snapshot, volume, before.get(&volume.mount_point)?))
+        .collect();
+    for (volume, verdict) in snapshot.volumes.iter_mut().zip(changed) {
+        if verdict.is_some() {
+            volume.verdict = verdict;
+        }
+    }
+}
+
+/// Replaces the verdicts by those of another Snapshot, for a view of a longer interval that says what is
+/// so at its end.
+pub fn set_verdicts(snapshot: &mut Snapshot, of: &Snapshot) {
+    for volume in &mut snapshot.volumes {
+        let same = of.volumes.iter().find(|other| other.mount_point == volume.mount_point);
+        if let Some(same) = same {
+            volume.verdict.clone_from(&same.verdict);
+        }
+    }
 }
 
 /// Whether a table has more than [`MAX_ROWS`] rows.

@@ -34,8 +34,10 @@ use self::process_facts::{chroot, comm, is_image_import, is_running, start_ticks
 use self::session::{SessionMember, Sessions};
 use super::paths::Names;
 use super::views::Views;
+use tracer_host::cgroup;
 use tracer_host::mounts::MountedVolume;
 use tracer_host::process::stat::{NS_PER_TICK, is_same_process};
+use tracer_host::process::threads;
 
 /// Number of processes above which the least recently used groups are forgotten. Groups are
 /// remembered after a process ends.
@@ -187,7 +189,7 @@ impl Groups {
         if self.searched_in.is_none_or(|last| self.interval >= last + SEARCH_INTERVALS) {
             self.searched_in = Some(self.interval);
             for pid in all_pids() {
-                let text = fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap_or_default();
+                let text = cgroup::read(pid).unwrap_or_default();
                 if let (_, CgroupOwner::Container { id, .. }) = most_specific(&text)
                     && !self.containers.contains(&LogOwner::Container(id))
                 {
@@ -245,7 +247,7 @@ impl Groups {
             .map_or_else(|| "/".to_owned(), |path| sanitize::lossless_path(&path));
         let mut owner = classify(&cgroup);
         if matches!(owner, CgroupOwner::Root | CgroupOwner::Plain(_)) && self.has_v1 {
-            match fs::read_to_string(format!("/proc/{}/cgroup", record.proc.tgid)) {
+            match cgroup::read(record.proc.tgid) {
                 Ok(text) if is_running(&record.proc) => {
                     let (path, found) = most_specific(&text);
                     if found != CgroupOwner::Root {
@@ -276,7 +278,7 @@ impl Groups {
         if let Some(known) = self.parents.get(proc) {
             return Some(known.clone());
         }
-        let text = fs::read_to_string(format!("/proc/{}/cgroup", proc.tgid)).ok()?;
+        let text = cgroup::read(proc.tgid).ok()?;
         let (path, owner) = most_specific(&text);
         let path = (owner != CgroupOwner::Root && is_same_process(proc)).then_some(path)?;
         self.remember_parent(*proc, &path);
@@ -348,10 +350,10 @@ impl Groups {
 
     fn read_from_proc(&mut self, proc: &ProcKey) -> Option<Membership> {
         let pid = proc.tgid;
-        let (cgroup, owner) =
-            most_specific(&fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap_or_default());
-        let mnt_ns = mount_namespace(&pid.to_string()).unwrap_or(0);
-        let root = fs::read_link(format!("/proc/{pid}/root")).ok();
+        let (cgroup, owner) = most_specific(&cgroup::read(pid).unwrap_or_default());
+        let tid = threads::running(pid);
+        let mnt_ns = mount_namespace(&tid.to_string()).unwrap_or(0);
+        let root = fs::read_link(format!("/proc/{tid}/root")).ok();
         // Checked last, so that everything read above belongs to this process or is discarded.
         let stat = session::stat(pid).filter(|stat| stat.start_ticks == start_ticks(proc))?;
         let parent = ProcKey { start_ns: 0, tgid: stat.ppid, pad: 0 };

@@ -11,6 +11,7 @@ use super::session;
 use crate::attribute::paths::Names;
 use tracer_host::mounts::MountedVolume;
 use tracer_host::process::stat::NS_PER_TICK;
+use tracer_host::process::threads;
 
 /// The host path of a process's root directory, if it is not the host's. Also `None` if it is not
 /// on a volume of the host, such as a container's overlay. The path comes from the known names,
@@ -23,7 +24,7 @@ pub(super) fn chroot(
     let volume = volumes.iter().find(|volume| volume.dev == record.root.dev)?;
     let path = match names.path(&record.root).filter(|path| path.complete) {
         Some(path) => volume.host_path(&path.path)?,
-        None => fs::read_link(format!("/proc/{}/root", record.proc.tgid))
+        None => fs::read_link(format!("/proc/{}/root", threads::running(record.proc.tgid)))
             .ok()
             .filter(|_| is_running(&record.proc))?,
     };
