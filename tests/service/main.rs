@@ -125,16 +125,16 @@ fn held_is_answered_by_the_service() -> Result {
 fn what_was_held_is_gone_as_soon_as_it_is_free() -> Result {
     need_tracing!();
     let volume = TestVolume::new("ext4", 64)?;
-    let watch = Watch::start(&[])?;
     let path = volume.path().join("ghost");
     let mut file = File::create(&path)?;
     file.write_all(&vec![1; 20_000_000])?;
     file.sync_all()?;
     std::fs::remove_file(&path)?;
+    // It scans as it starts.
+    let watch = Watch::start(&[])?;
     let held = || -> anyhow::Result<Option<u64>> {
         Ok(of(&watch.snapshot("100ms")?, volume.path())?.held_bytes)
     };
-    // Right after a scan.
     wait_until("it is held", Duration::from_secs(20), || {
         Ok(held()?.is_some_and(|bytes| bytes >= 20_000_000))
     })?;

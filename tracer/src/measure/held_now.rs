@@ -17,6 +17,9 @@ use super::interval::IntervalCounts;
 /// longer leads to.
 const MAX_DESCRIPTORS: usize = 1024;
 
+/// Maximum number of processes that are looked at for it.
+const MAX_HOLDERS: usize = 8;
+
 /// What is known of a file that was held at the last scan.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Now {
@@ -86,16 +89,24 @@ fn descriptor(file: &Held, volumes: &[MountedVolume]) -> Option<Now> {
         Err(error) if error.kind() == ErrorKind::PermissionDenied => return None,
         _ => {}
     }
-    if file.holders.len() > 1 {
-        return Some(Now::Elsewhere);
-    }
     // A file of an overlay has no number by which another descriptor could be known for its.
-    let others = fs::read_dir(format!("/proc/{tid}/fd")).into_iter().flatten().flatten();
-    let same = others
-        .take(if file.ino.is_some() { MAX_DESCRIPTORS } else { 0 })
-        .filter_map(|entry| fs::metadata(entry.path()).ok())
-        .find(is_it);
-    Some(same.map_or(Now::Gone, |found| Now::Holds(found.blocks() * 512)))
+    let elsewhere = if file.holders.len() > 1 { Now::Elsewhere } else { Now::Gone };
+    if file.ino.is_none() || file.holders.len() > MAX_HOLDERS {
+        return Some(elsewhere);
+    }
+    let mut goes_on = false;
+    for pid in std::iter::once(&file.pid).chain(file.holders.iter().filter(|pid| **pid != file.pid))
+    {
+        let entries = fs::read_dir(format!("/proc/{}/fd", threads::running(*pid)));
+        // A process that goes on may have the file mapped.
+        goes_on |= *pid != file.pid && entries.is_ok();
+        let others = entries.into_iter().flatten().flatten().take(MAX_DESCRIPTORS);
+        let same = others.filter_map(|entry| fs::metadata(entry.path()).ok()).find(is_it);
+        if let Some(found) = same {
+            return Some(Now::Holds(found.blocks() * 512));
+        }
+    }
+    Some(if goes_on { Now::Elsewhere } else { Now::Gone })
 }
 
 #[cfg(test)]
@@ -160,7 +171,10 @@ mod tests {
         let shared = Held { holders: vec![std::process::id(), 1], ..row.clone() };
         drop(again);
         assert_eq!(now(&row), Now::Gone);
-        assert_eq!(now(&shared), Now::Elsewhere, "the other process may hold it");
+        assert_eq!(now(&shared), Now::Elsewhere, "the other process may have it mapped");
+        // No process has this number.
+        let ended = Held { holders: vec![std::process::id(), u32::MAX], ..row.clone() };
+        assert_eq!(now(&ended), Now::Gone, "the other process has ended");
         let evicted = changed(dev, ino, 0, 1 << 20);
         let changes = Changes::of(&evicted, std::slice::from_ref(&shared));
         assert_eq!(look(&shared, &volumes, &changes), Now::Gone, "all of it was freed");
