@@ -7,6 +7,9 @@
 
 use serde::{Deserialize, Serialize};
 
+/// Upper limit of the time between samples and of an estimate, seconds (300 years).
+pub(super) const MAX_TIME_S: f64 = 1e10;
+
 /// Maximum number of runs of a level; beyond it, the two oldest are merged.
 const WIDTH: usize = 48;
 /// Number of levels: 2²⁶ × 48 samples, a century at one per second. Older samples are forgotten.

@@ -181,7 +181,7 @@ impl Runs {
         // It is full at one of the samples, before or after the moment.
         let lo_s = (available / (rate + off) - usual_step).max(0.0);
         let hi_s = available / (rate - off).max(0.1 * rate) + usual_step;
-        (hi_s <= super::series::MAX_TIME_S).then_some(Pace {
+        (hi_s <= super::history::MAX_TIME_S).then_some(Pace {
             lo_s,
             eta_s,
             hi_s,

@@ -14,7 +14,7 @@ mod tests;
 use std::ffi::CStr;
 use std::io::{self, IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
-use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, IntoRawFd as _, OwnedFd};
 use std::time::Duration;
 
 use aya_obj::generated::bpf_cmd;
@@ -243,7 +243,11 @@ fn serve(socket: BorrowedFd<'_>, modules: &[&str]) {
             ([REQUEST], None) => {}
             ([QUOTA, kind, id @ ..], Some(root)) if *kind < QUOTA_KINDS => {
                 let Ok(id) = id.try_into() else { return };
-                if answer_quota(socket, root.as_fd(), *kind, u32::from_ne_bytes(id)).is_err() {
+                let answered = answer_quota(socket, root.as_fd(), *kind, u32::from_ne_bytes(id));
+                // Not by dropping it: with debug assertions, that makes another system call.
+                // SAFETY: nothing else has this descriptor.
+                unsafe { libc::close(root.into_raw_fd()) };
+                if answered.is_err() {
                     return;
                 }
                 continue;

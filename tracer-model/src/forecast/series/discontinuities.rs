@@ -1,8 +1,9 @@
 //! Separates growth from everything else in a sample: clock jumps, resized volumes and clean-ups.
 
 use super::super::Refill;
+use super::super::history::MAX_TIME_S;
 use super::super::scales::length;
-use super::{CleanUp, LimitSample, MAX_TIME_S, SPACE_AGAIN_SHARE, Series};
+use super::{CleanUp, LimitSample, SPACE_AGAIN_SHARE, Series};
 
 /// Share of the size that must be freed in one sample to count as a clean-up if the volume is not
 /// full.

@@ -1,10 +1,11 @@
 //! The published estimate: how it is chosen, moved and withdrawn.
 
+use super::super::history::MAX_TIME_S;
 use super::super::horizons;
 use super::super::horizons::{HORIZONS, Horizon, LEAST_STEPS};
 use super::super::trend::Trend;
 use super::super::{Basis, Policy};
-use super::{DOUBT_SHARE_OF_AGE, MAX_TIME_S, Series};
+use super::{DOUBT_SHARE_OF_AGE, Series};
 
 /// Accelerating growth is extrapolated at most this many times as far as it has been observed.
 const MAX_CURVED_REACH: f64 = 4.0;

@@ -40,8 +40,6 @@ const STOPPED_SHARE: f64 = 0.25;
 const LEAST_KEPT: f64 = 0.02;
 /// An estimate is withdrawn only after doubt has lasted for this share of the estimate's age.
 const DOUBT_SHARE_OF_AGE: f64 = 0.2;
-/// Upper limit of the time between samples and of an estimate, seconds (300 years).
-pub(super) const MAX_TIME_S: f64 = 1e10;
 
 /// A clean-up whose space has not been used up again yet.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
