@@ -223,7 +223,7 @@ record_prometheus() {
 # Encoding in real time: a nearly constant bit rate.
 record_ffmpeg() {
     sleep 45
-    ffmpeg -v error -re -f lavfi -i "testsrc2=s=640x360:r=25,noise=alls=60:allf=t" -c:v mjpeg -q:v 3 "$v/out.avi"
+    ffmpeg -v error -re -f lavfi -i "testsrc2=s=640x360:r=25,noise=c0s=60:c0f=t:c1s=60:c1f=t:c2s=60:c2f=t" -c:v mjpeg -q:v 3 "$v/out.avi"
 }
 
 # A service that logs, and logrotate that compresses and keeps three.
