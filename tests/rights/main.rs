@@ -236,7 +236,7 @@ fn the_units_filter_allows_the_system_calls_outside_of_system_service() -> Resul
         .flat_map(|line| line.split(' '))
         .collect();
     // They are in @privileged, @debug or @sandbox, and not in @system-service.
-    for call in ["bpf", "perf_event_open", "open_by_handle_at", "seccomp"] {
+    for call in ["bpf", "perf_event_open", "open_by_handle_at", "quotactl_fd", "seccomp"] {
         ensure!(after.contains(&call), "{call} is not among {after:?}");
     }
     Ok(())
