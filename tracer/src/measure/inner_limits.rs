@@ -56,13 +56,13 @@ impl InnerLimits {
         self.examined_s = None;
     }
 
-    /// Reads the limits as of `now_s`, seconds on a clock that does not step. `has_exceeded`: whether
-    /// writes have exceeded a quota of a device since the last sample.
+    /// Reads the limits as of `now_s`, seconds on a clock that does not step. `has_failed`: whether writes
+    /// to a device have failed for lack of space or because of a quota since the last sample.
     pub(super) fn sample(
         &mut self,
         now_s: f64,
         mounted: &[MountedVolume],
-        has_exceeded: impl Fn(u32) -> bool,
+        has_failed: impl Fn(u32) -> bool,
     ) {
         if self.examined_s.is_none_or(|at| now_s - at >= EXAMINE_S) {
             self.examined_s = Some(now_s);
@@ -71,7 +71,7 @@ impl InnerLimits {
         let users = &self.users;
         for (dev, limits) in &mut self.volumes {
             let volume = mounted.iter().find(|volume| volume.dev == *dev);
-            limits.sample(now_s, has_exceeded(*dev), volume, users);
+            limits.sample(now_s, has_failed(*dev), volume, users);
         }
     }
 
@@ -112,12 +112,12 @@ impl VolumeLimits {
     fn sample(
         &mut self,
         now_s: f64,
-        has_exceeded: bool,
+        has_failed: bool,
         volume: Option<&MountedVolume>,
         users: &Users,
     ) {
         self.reading = self.btrfs.as_ref().and_then(Btrfs::read);
-        if !has_exceeded && self.quotas_s.is_some_and(|at| now_s - at < QUOTAS_S) {
+        if !has_failed && self.quotas_s.is_some_and(|at| now_s - at < QUOTAS_S) {
             return;
         }
         self.quotas_s = Some(now_s);
@@ -145,6 +145,12 @@ impl VolumeLimits {
             }
         }
         self.quotas = quotas;
+    }
+
+    /// Whether a quota has next to nothing left: less than a hundredth.
+    pub(super) fn has_used_up_quota(&self) -> bool {
+        const USED_UP: f64 = 0.99;
+        self.quotas.first().is_some_and(|quota| fullness(quota) >= USED_UP)
     }
 
     /// The quotas for the forecast. One that is gone is not used any more.

@@ -117,8 +117,13 @@ impl VolumeTracker {
         self.space_before = std::mem::replace(&mut self.space_now, space);
         let full = self.space_now.iter().filter(|(_, space)| is_full(space));
         self.full.extend(full.map(|(dev, _)| *dev));
-        self.inner.sample(now_s, &self.mounted, |dev| no_quota.contains(&dev));
+        let has_failed = |dev| no_quota.contains(&dev) || no_space.contains(&dev);
+        self.inner.sample(now_s, &self.mounted, has_failed);
         for dev in no_space {
+            // xfs says so when the quota of a project is used up.
+            if self.inner.of(dev).is_some_and(VolumeLimits::has_used_up_quota) {
+                self.forecasts.quota_exceeded(now_s, dev);
+            }
             self.forecasts.write_failed(now_s, dev);
         }
         for dev in no_quota {
