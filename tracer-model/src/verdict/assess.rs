@@ -2,8 +2,9 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use super::ledger::{GroupKey, Ledger, Member, MemberId, Window, group_key};
+use super::ledger::{GroupKey, Ledger, Member, group_key};
 use super::limits::Limits;
+use super::window::{MemberId, Window};
 use super::{behalf, directory, reclaim, suggestion, text};
 use crate::action::protect;
 use crate::snapshot::{

@@ -2,7 +2,8 @@
 
 use std::collections::HashMap;
 
-use super::ledger::{Member, MemberId};
+use super::ledger::Member;
+use super::window::MemberId;
 use crate::snapshot::{PathRow, Resource, Snapshot, Volume, is_below};
 
 /// A directory in which this share of the files were created is as good as its parent.

@@ -3,8 +3,9 @@
 use std::collections::{HashMap, HashSet};
 
 use super::assess::{Assessment, Known, MAX_ROWS, Situation, assess, candidates};
-use super::ledger::{Ledger, Window, group_key};
+use super::ledger::{Ledger, group_key};
 use super::limits::{Limits, has_limit, limit_of, limited_user};
+use super::window::Window;
 use crate::snapshot::{
     LimitKind, Resource, Snapshot, State, Suspect, Verdict, Victim, Volume, Writer,
 };
@@ -253,7 +254,7 @@ impl VolumeState {
             }
         };
         let window = match limited_user(volume) {
-            Some(user) => window.of_user(&self.ledger, user),
+            Some(user) => self.ledger.of_user(window, user),
             None => window,
         };
         Situation { state, limit, window }
@@ -284,7 +285,7 @@ impl VolumeState {
     fn agreeing_window(&mut self, limit: &Limits, eta_s: f64, user: Option<&str>) -> Window {
         let mut windows = self.ledger.windows(&LENGTHS_S, limit.resource);
         if let Some(user) = user {
-            windows = windows.into_iter().map(|it| it.of_user(&self.ledger, user)).collect();
+            windows = windows.into_iter().map(|it| self.ledger.of_user(it, user)).collect();
         }
         let differs = |window: &Window| {
             // Metadata has no change of its own; a clean-up and an idle volume have no pace.

@@ -9,6 +9,7 @@ use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 
 use jiff::Timestamp;
 
+use super::window::{Amounts, MemberId, Slice, Window, index};
 use crate::snapshot::{Ended, Group, GroupKind, Resource, Snapshot, Volume, Writer, space_is_late};
 
 /// The ledger reaches back this many seconds in which the volume was not at rest and full.
@@ -39,10 +40,6 @@ const MIN_CLEANUP_BYTES: f64 = 1024.0 * 1024.0;
 /// time, seconds: a writer is not slow because the volume has just become full.
 const SLOW_ROW_S: f64 = 10.0;
 
-/// Windows at least this long contain the change together with its cause, seconds: btrfs commits
-/// every 30 s.
-const LATE_S: f64 = 60.0;
-
 /// Identifies a group: kind, name and, for a container, its id.
 pub type GroupKey = (GroupKind, String, String);
 
@@ -51,9 +48,6 @@ pub type GroupKey = (GroupKind, String, String);
 pub fn group_key(group: &Group) -> GroupKey {
     (group.kind, group.name.clone(), group.container_id().unwrap_or_default().to_owned())
 }
-
-/// Identifies a process, or the part of it that writes on behalf of a container, in one ledger.
-pub(super) type MemberId = u64;
 
 /// What is remembered of a process.
 #[derive(Debug, Clone)]
@@ -75,120 +69,6 @@ impl Member {
     /// The group that its growth is charged to.
     pub(super) fn charged_group(&self) -> Option<&Group> {
         self.behalf.as_ref().or(self.row.group.as_ref())
-    }
-}
-
-/// Bytes and inodes.
-type Amounts = [f64; 2];
-
-const fn index(resource: Resource) -> usize {
-    match resource {
-        Resource::Bytes => 0,
-        Resource::Inodes => 1,
-    }
-}
-
-/// One or several intervals.
-#[derive(Debug, Clone, Default)]
-struct Slice {
-    length_s: f64,
-    /// Change of the volume.
-    change: Amounts,
-    /// Net growth by process.
-    taken: BTreeMap<MemberId, Amounts>,
-    /// Net growth of the processes without an entry.
-    others: Amounts,
-    /// Number of processes without an entry.
-    other_processes: u64,
-}
-
-impl Slice {
-    fn merge(&mut self, other: &Self) {
-        self.length_s += other.length_s;
-        for at in 0..2 {
-            self.change[at] += other.change[at];
-            self.others[at] += other.others[at];
-        }
-        self.other_processes = self.other_processes.max(other.other_processes);
-        for (id, amounts) in &other.taken {
-            let sum = self.taken.entry(*id).or_default();
-            (0..2).for_each(|at| sum[at] += amounts[at]);
-        }
-    }
-
-    /// The sums of one resource.
-    fn window(&self, resource: Resource, is_late: bool) -> Window {
-        let at = index(resource);
-        let mut taken: Vec<(MemberId, f64)> =
-            self.taken.iter().map(|(id, net)| (*id, net[at])).collect();
-        taken.sort_by(|a, b| b.1.total_cmp(&a.1).then(a.0.cmp(&b.0)));
-        Window {
-            resource,
-            length_s: self.length_s,
-            change: self.change[at],
-            taken,
-            others: self.others[at],
-            is_late,
-        }
-    }
-}
-
-/// The sums of one resource over a window.
-#[derive(Debug, Clone, PartialEq)]
-pub(super) struct Window {
-    /// In what it is counted.
-    pub(super) resource: Resource,
-    /// Length, seconds.
-    pub(super) length_s: f64,
-    /// Change of the volume.
-    pub(super) change: f64,
-    /// Net growth of each process, largest first.
-    pub(super) taken: Vec<(MemberId, f64)>,
-    /// Net growth of all further processes.
-    pub(super) others: f64,
-    /// Whether the filesystem's used space follows with a delay.
-    pub(super) is_late: bool,
-}
-
-impl Window {
-    /// The part of the change that no process accounts for; negative if they account for more. Where
-    /// used space follows with a delay, a short window tells nothing, and space that was freed may
-    /// still be counted as used, so only what was taken is subtracted.
-    pub(super) fn unattributed(&self) -> f64 {
-        if self.is_late && self.length_s < LATE_S {
-            return 0.0;
-        }
-        let counted = |net: f64| if self.is_late { net.max(0.0) } else { net };
-        let named: f64 = self.taken.iter().map(|(_, net)| counted(*net)).sum();
-        self.change - counted(self.others) - named
-    }
-
-    /// What the processes of one user took, as if nobody else had taken anything.
-    pub(super) fn of_user(self, ledger: &Ledger, user: &str) -> Self {
-        let is_theirs = |id: MemberId| {
-            ledger.get(id).is_some_and(|member| member.row.user.as_deref() == Some(user))
-        };
-        let taken: Vec<_> = self.taken.into_iter().filter(|(id, _)| is_theirs(*id)).collect();
-        let change = taken.iter().map(|(_, net)| net).sum();
-        Self { taken, change, others: 0.0, ..self }
-    }
-
-    /// The window without this time at its beginning, in which nothing happened.
-    fn without(self, idle_s: f64) -> Self {
-        let length_s = if idle_s < self.length_s { self.length_s - idle_s } else { self.length_s };
-        Self { length_s, ..self }
-    }
-
-    /// Everything that was taken, including what nobody accounts for. Shares are shares of it. It is
-    /// the change of the volume plus what was given back.
-    pub(super) fn gains(&self) -> f64 {
-        let named: f64 = self.taken.iter().map(|(_, net)| net.max(0.0)).sum();
-        named + self.others.max(0.0) + self.unattributed().max(0.0)
-    }
-
-    /// The change of the volume, per second.
-    pub(super) fn per_s(&self) -> f64 {
-        if self.length_s > 0.0 { self.change / self.length_s } else { 0.0 }
     }
 }
 
@@ -261,6 +141,16 @@ impl Ledger {
     /// The process with this id.
     pub(super) fn get(&self, id: MemberId) -> Option<&Member> {
         self.members.get(&id)
+    }
+
+    /// What the processes of one user took, as if nobody else had taken anything.
+    pub(super) fn of_user(&self, window: Window, user: &str) -> Window {
+        let is_theirs = |id: MemberId| {
+            self.get(id).is_some_and(|member| member.row.user.as_deref() == Some(user))
+        };
+        let taken: Vec<_> = window.taken.into_iter().filter(|(id, _)| is_theirs(*id)).collect();
+        let change = taken.iter().map(|(_, net)| net).sum();
+        Window { taken, change, others: 0.0, ..window }
     }
 
     /// Remembers the directory that a process fills.

@@ -15,6 +15,7 @@ mod protected;
 mod reclaim;
 mod suggestion;
 pub(crate) mod text;
+mod window;
 
 pub use engine::{Conclusion, Engine};
 pub use ledger::{GroupKey, group_key};
